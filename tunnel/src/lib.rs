@@ -1,0 +1,17 @@
+//! The tunnel between the laptop and the agent: many flows over one or more
+//! byte streams (carriers), authenticated, flow-controlled, and numbered so
+//! that a lost carrier can be replayed.
+//!
+//! - [`meta`]: what a flow is (the payload of OPEN) and how an open is answered
+//! - [`control`]: the messages of the control and file flows
+//! - [`key`]: the session key that both ends prove to each other
+//! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`]
+
+pub mod control;
+pub mod key;
+pub mod meta;
+pub mod tunnel;
+
+pub use key::SessionKey;
+pub use meta::{Open, Refusal};
+pub use tunnel::{Carrier, Datagrams, Flow, Incoming, Request, Role, Tunnel, TunnelId};
