@@ -1,0 +1,187 @@
+//! Start, signals and end of the process; the place where the parts are put together.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use devproxy_tunnel::control::Scope;
+use nix::{
+    errno::Errno,
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Mutex, mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    carrier, listener, log,
+    ports::{self, Ports},
+    readiness::Readiness,
+    route::{Route, Routes},
+    session::{self, Pod},
+    settings::Settings,
+};
+
+/// After SIGTERM clients may still arrive: it takes this long until every node's proxy has dropped the pod.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// After SIGTERM connections in flight get this long; the stand-in's grace period is at least 30 s.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// How often a drain looks whether connections have ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No runtime or no signal handlers.
+    #[error("cannot start: {0}")]
+    Runtime(#[from] io::Error),
+    /// Another process of the pod has the tunnel port.
+    #[error("cannot listen on the tunnel port {port}: {source}")]
+    TunnelPort {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs the agent until SIGTERM or SIGINT and the end of its drain.
+pub fn run(settings: Settings) -> Result<(), StartError> {
+    raise_file_limit();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    let result = runtime.block_on(serve(settings));
+    // A thread that reads a hanging volume must not hold the end up.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(settings: Settings) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
+    let port = settings.tunnel_port;
+    let tunnel_listeners =
+        tunnel_listeners(port).await.map_err(|source| StartError::TunnelPort { port, source })?;
+    let (terminate, terminating) = watch::channel(false);
+    let parts = Parts::start(settings, tunnel_listeners, terminating);
+    log::line(format_args!("waiting for the laptop"));
+
+    signals.end().await;
+    terminate.send_replace(true);
+    log::line(format_args!("draining"));
+    tokio::select! {
+        () = drained(&parts.active) => {}
+        // A second signal means now.
+        () = signals.end() => {}
+    }
+    Ok(())
+}
+
+/// The running agent. Dropping it ends all tasks and resets their connections.
+pub(crate) struct Parts {
+    /// The number of connections accepted in the pod that have not ended.
+    pub(crate) active: watch::Receiver<usize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Parts {
+    pub(crate) fn start(
+        settings: Settings,
+        tunnel_listeners: Vec<TcpListener>,
+        terminating: watch::Receiver<bool>,
+    ) -> Self {
+        let routes = Arc::new(Routes::new(Route::default()));
+        let (ports, accepted) = Ports::new(routes.clone());
+        let (active, count) = watch::channel(0);
+        let (proved, carriers) = mpsc::channel(4);
+        let pod = Pod {
+            tunnel_port: settings.tunnel_port,
+            routes: routes.clone(),
+            ports: Mutex::new(ports),
+            readiness: Mutex::new(Readiness::new(settings.ready_port)),
+            terminating,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(carrier::accept(tunnel_listeners, settings.key, proved));
+        tasks.spawn(session::serve(Arc::new(pod), carriers));
+        tasks.spawn(ports::serve(accepted, routes, active));
+        Self { active: count, _tasks: tasks }
+    }
+}
+
+/// Loopback only: other pods must not reach it. The kubelet's port-forward dials `localhost` inside the pod, IPv4
+/// or IPv6 as the pod has it.
+async fn tunnel_listeners(port: u16) -> io::Result<Vec<TcpListener>> {
+    match listener::tcp(Scope::Loopback, port) {
+        // ::1 may be somebody else's; 127.0.0.1 is what counts.
+        Err(_) => Ok(vec![TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?]),
+        listeners => listeners,
+    }
+}
+
+async fn drained(active: &watch::Receiver<usize>) {
+    let start = Instant::now();
+    sleep_until(start + LINGER).await;
+    while *active.borrow() > 0 && start.elapsed() < DRAIN {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// As PID 1 of the container no signal has a default action, and orphans become our children.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+
+    /// Resolves with the next SIGTERM or SIGINT; reaps children meanwhile.
+    async fn end(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.child.recv() => reap(),
+            }
+        }
+    }
+}
+
+fn reap() {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Each flow needs a descriptor; the soft limit of 1,024 is for programs that use select().
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(e) = raised {
+        log::line(format_args!("cannot raise the limit of open files: {e}"));
+    }
+}

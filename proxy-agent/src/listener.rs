@@ -1,0 +1,94 @@
+//! Listening sockets of the pod.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use devproxy_tunnel::control::Scope;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+/// The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// After a failed accept. EMFILE and ENOMEM leave the connection in the queue, so the socket stays readable: without a
+/// pause this would be a busy loop.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// TCP listeners for a port: one dual-stack or IPv4 socket for [`Scope::Pod`], one a loopback address else.
+pub(crate) fn tcp(scope: Scope, port: u16) -> io::Result<Vec<TcpListener>> {
+    bind(scope, port, Type::STREAM, Protocol::TCP)?
+        .into_iter()
+        .map(|socket| {
+            socket.listen(BACKLOG)?;
+            TcpListener::from_std(socket.into())
+        })
+        .collect()
+}
+
+/// UDP sockets for a port, as [`tcp`].
+pub(crate) fn udp(scope: Scope, port: u16) -> io::Result<Vec<UdpSocket>> {
+    bind(scope, port, Type::DGRAM, Protocol::UDP)?
+        .into_iter()
+        .map(|socket| UdpSocket::from_std(socket.into()))
+        .collect()
+}
+
+fn bind(scope: Scope, port: u16, kind: Type, protocol: Protocol) -> io::Result<Vec<Socket>> {
+    let bind = |address: IpAddr| bind_one(SocketAddr::new(address, port), kind, protocol);
+    match scope {
+        Scope::Pod => match bind(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(e) if without_ipv6(&e) => Ok(vec![bind(Ipv4Addr::UNSPECIFIED.into())?]),
+            socket => Ok(vec![socket?]),
+        },
+        Scope::Loopback => {
+            let first = bind(Ipv4Addr::LOCALHOST.into())?;
+            match bind(Ipv6Addr::LOCALHOST.into()) {
+                Err(e) if without_ipv6(&e) => Ok(vec![first]),
+                second => Ok(vec![first, second?]),
+            }
+        }
+    }
+}
+
+fn bind_one(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // For UDP it would let a second socket take the port's datagrams.
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// `ipv6.disable=1` knows no such family; `net.ipv6.conf.all.disable_ipv6=1` has no such address.
+fn without_ipv6(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT))
+}
+
+/// The next connection with its client's address. Never fails: what cannot be accepted now is tried again.
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// `10.0.0.1` instead of `::ffff:10.0.0.1`, as a dual-stack socket gives it.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
+            SocketAddr::new(v6.ip().to_canonical(), v6.port())
+        }
+        other => other,
+    }
+}

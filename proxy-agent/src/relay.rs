@@ -1,0 +1,229 @@
+//! Copies bytes between a socket and another stream with TCP's own endings: an end of file is passed on as a
+//! half-close, a reset as a reset.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+
+/// Bytes a read may take at once.
+const CHUNK: usize = 64 << 10;
+
+/// Idle buffers kept for the next read.
+const SPARE: usize = 16;
+
+/// A connection that is reset when it is dropped, unless it was [`Connection::finished`]: whatever ends a task early
+/// (loss of the tunnel, a refusal, the agent's own end) must not look like an end of file to the peer.
+pub(crate) struct Connection(TcpStream);
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        // SO_LINGER with 0 s makes close() send RST. Set at once: there is no later moment when a process is killed.
+        let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = stream.set_nodelay(true);
+        Self(stream)
+    }
+
+    /// Resolves when the peer has reset the connection.
+    pub(crate) async fn reset(&self) {
+        // EPOLLERR is set by a RST (sk_err), never by data or FIN.
+        let _ = self.0.ready(Interest::ERROR).await;
+    }
+
+    /// Both directions have ended: an ordinary close from now on.
+    fn finished(self) {
+        let _ = SockRef::from(&self.0).set_linger(None);
+    }
+}
+
+/// Copies until both directions have ended, or one failed; then the connection is reset and the other stream dropped
+/// (which resets it as well if it is a flow). Cancelling does the same.
+pub(crate) async fn relay<S>(connection: Connection, mut other: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if copy(&connection, &mut other).await.is_ok() {
+        connection.finished();
+    }
+}
+
+/// As [`relay`] between two sockets.
+pub(crate) async fn relay_connections(first: Connection, second: Connection) {
+    if copy(&first, &mut Socket(&second.0)).await.is_ok() {
+        first.finished();
+        second.finished();
+    }
+}
+
+async fn copy<S>(connection: &Connection, other: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut socket = Socket(&connection.0);
+    let (mut up, mut down) = (Direction::default(), Direction::default());
+    poll_fn(|cx| {
+        let down = down.poll(cx, other, &mut socket)?;
+        let up = up.poll(cx, &mut socket, other)?;
+        // Once the socket's own end of file was read no further read can tell of a reset.
+        if up.is_ready() || down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+    })
+    .await?;
+    let mut reset = pin!(connection.reset());
+    poll_fn(|cx| {
+        let down = down.poll(cx, other, &mut socket)?;
+        let read_all = up.read_all();
+        let up = up.poll(cx, &mut socket, other)?;
+        if up.is_ready() && down.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        // Only then: bytes that arrived before a RST can still be read, and belong to the other side.
+        if read_all && reset.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A [`TcpStream`] by shared reference, so that its readiness can be awaited beside.
+struct Socket<'a>(&'a TcpStream);
+
+impl AsyncRead for Socket<'_> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read(into.initialize_unfilled()) {
+                Ok(read) => {
+                    into.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket<'_> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(from) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(self.0).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+/// One direction of a copy. An idle one holds no buffer: 10,000 idle connections must fit into a small container.
+#[derive(Default)]
+struct Direction {
+    state: State,
+    unflushed: bool,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Reading,
+    Writing {
+        buffer: Box<[u8]>,
+        from: usize,
+        to: usize,
+    },
+    Ending,
+    Ended,
+}
+
+impl Direction {
+    fn read_all(&self) -> bool {
+        matches!(self.state, State::Ending | State::Ended)
+    }
+
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            match &mut self.state {
+                State::Reading => {
+                    let mut buffer = take_buffer();
+                    let mut read = ReadBuf::new(&mut buffer);
+                    let result = Pin::new(&mut *reader).poll_read(cx, &mut read);
+                    let to = read.filled().len();
+                    match result {
+                        Poll::Pending => {
+                            give_buffer(buffer);
+                            if self.unflushed {
+                                ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                                self.unflushed = false;
+                            }
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Err(e)) => {
+                            give_buffer(buffer);
+                            return Poll::Ready(Err(e));
+                        }
+                        Poll::Ready(Ok(())) if to == 0 => {
+                            give_buffer(buffer);
+                            self.state = State::Ending;
+                        }
+                        Poll::Ready(Ok(())) => self.state = State::Writing { buffer, from: 0, to },
+                    }
+                }
+                State::Writing { buffer, from, to } => {
+                    let written = ready!(Pin::new(&mut *writer).poll_write(cx, &buffer[*from..*to]))?;
+                    if written == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    self.unflushed = true;
+                    *from += written;
+                    if from == to {
+                        give_buffer(std::mem::take(buffer));
+                        self.state = State::Reading;
+                    }
+                }
+                State::Ending => {
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Box<[u8]> {
+    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; CHUNK].into_boxed_slice())
+}
+
+fn give_buffer(buffer: Box<[u8]>) {
+    BUFFERS.with_borrow_mut(|buffers| {
+        if buffers.len() < SPARE {
+            buffers.push(buffer);
+        }
+    });
+}
