@@ -1,0 +1,81 @@
+//! Debian packages that the bed stands on: installed when something is missing, else named in the error.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::host::program::{is_installed, output, run};
+
+/// What a node is made of, by the program or file that proves a package present.
+const NODE: &[(&str, &str)] = &[
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("socat", "socat"),
+    ("ipset", "ipset"),
+    ("ethtool", "ethtool"),
+    ("busybox", "busybox-static"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("openssl", "openssl"),
+    ("setsid", "util-linux"),
+    ("useradd", "passwd"),
+];
+
+/// What the applications under test are made of.
+const APPLICATIONS: &[(&str, &str)] = &[
+    ("/usr/bin/python3.11", "python3-minimal libpython3.11-stdlib"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("/usr/lib/postgresql/15/bin/initdb", "postgresql-15"),
+    ("node", "nodejs"),
+];
+
+/// Makes sure that the node's packages are there.
+pub fn require_node() -> Result<()> {
+    require(NODE)
+}
+
+/// Makes sure that the packages of the applications under test are there.
+pub fn require_applications() -> Result<()> {
+    require(APPLICATIONS)
+}
+
+fn require(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(
+            |(proof, _)| {
+                !if proof.starts_with('/') { Path::new(proof).exists() } else { is_installed(proof) }
+            },
+        )
+        .flat_map(|(_, packages)| packages.split(' '))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let remedy = format!("apt-get install {}", missing.join(" "));
+    if !is_installed("apt-get") {
+        bail!("missing on this machine: {}; on Debian: {remedy}", missing.join(", "));
+    }
+    eprintln!("installing {}", missing.join(" "));
+    let install = |packages: &[&str]| {
+        output(
+            Command::new("apt-get")
+                .args(["install", "--yes", "--no-install-recommends"])
+                // Without it Debian starts redis, postgres and containerd as services of the machine.
+                .env("RUNLEVEL", "1")
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .args(packages),
+        )
+    };
+    if install(&missing).is_err() {
+        // The package lists may be old or never fetched.
+        run("apt-get", &["update"])?;
+        install(&missing)?;
+    }
+    Ok(())
+}
