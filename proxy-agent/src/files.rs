@@ -68,3 +68,6 @@ async fn read(root: String) -> Option<control::FileTree> {
     let read = tokio::task::spawn_blocking(move || tree::read(&root)).await.ok()?;
     read.inspect_err(|e| log::line(format_args!("{name} is not sent: {e}"))).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,3 +92,16 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_shown_as_ipv4() {
+        let shown = |text: &str| unmapped(text.parse().unwrap()).to_string();
+        assert_eq!(shown("[::ffff:10.0.0.1]:80"), "10.0.0.1:80");
+        assert_eq!(shown("[fd00::1]:80"), "[fd00::1]:80");
+        assert_eq!(shown("10.0.0.1:80"), "10.0.0.1:80");
+    }
+}

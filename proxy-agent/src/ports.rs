@@ -125,3 +125,6 @@ pub(crate) async fn serve(
         active.send_replace(connections.len());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,3 +227,6 @@ fn give_buffer(buffer: Box<[u8]>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

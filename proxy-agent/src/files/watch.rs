@@ -29,8 +29,12 @@ impl Watch {
     pub(super) fn new(root: &Path) -> Self {
         match Events::new(root) {
             Ok(events) => Self::Events(events),
-            Err(_) => Self::Looking { root: root.to_owned(), seen: fingerprint(root) },
+            Err(_) => Self::looking(root),
         }
+    }
+
+    pub(super) fn looking(root: &Path) -> Self {
+        Self::Looking { root: root.to_owned(), seen: fingerprint(root) }
     }
 
     /// Resolves after a change. Cancel-safe.
