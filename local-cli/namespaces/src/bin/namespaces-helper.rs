@@ -1,0 +1,91 @@
+//! The helper alone, and small programs to run in the shell, for the tests of this crate.
+
+use std::{
+    env, fs,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    time::Duration,
+};
+
+fn main() {
+    devproxy_namespaces::helper::main();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["connect", target] => TcpStream::connect(target).and_then(converse),
+        ["connect-from", port, target] => connect_from(port, target).and_then(converse),
+        ["serve", address] => serve(address),
+        ["ask", target] => ask(target),
+        ["read", path] => fs::read_to_string(path).map(|text| println!("{text}")),
+        ["list", path] => list(Path::new(path)),
+        ["status"] => status(),
+        ["touch", path] => fs::write(path, "written inside"),
+        ["wait"] => io::stdin().read_to_end(&mut Vec::new()).map(drop),
+        _ => Err(io::Error::other("this program is only started by devproxy's tests")),
+    };
+    if let Err(e) = result {
+        println!("error {} {e}", e.raw_os_error().unwrap_or(0));
+    }
+}
+
+/// From a fixed port, as a client with `SO_REUSEADDR`.
+fn connect_from(port: &str, target: &str) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    let port: u16 = port.parse().map_err(io::Error::other)?;
+    socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
+    socket.connect(&target.parse::<SocketAddr>().map_err(io::Error::other)?.into())?;
+    Ok(socket.into())
+}
+
+/// Prints the peer and all that it says.
+fn converse(mut stream: TcpStream) -> io::Result<()> {
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    println!("peer {peer} local {local} said {said}");
+    Ok(())
+}
+
+/// Listens, tells every client what it sees, until standard input ends.
+fn serve(address: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    println!("listening {}", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let told = stream.peer_addr().and_then(|peer| write!(&stream, "program sees {peer}"));
+            drop(told);
+        }
+    });
+    io::stdin().read_to_end(&mut Vec::new()).map(drop)
+}
+
+/// One datagram each way, from an unconnected socket.
+fn ask(target: &str) -> io::Result<()> {
+    let target: SocketAddr = target.parse().map_err(io::Error::other)?;
+    let socket = UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.send_to(b"question", target)?;
+    let mut buffer = [0; 1024];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    println!("from {from} said {}", String::from_utf8_lossy(&buffer[..length]));
+    Ok(())
+}
+
+fn list(path: &Path) -> io::Result<()> {
+    let mut names: Vec<_> =
+        fs::read_dir(path)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+    names.sort();
+    println!("{}", names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(" "));
+    Ok(())
+}
+
+/// What a program can tell about where it runs.
+fn status() -> io::Result<()> {
+    println!("hostname {}", fs::read_to_string("/proc/sys/kernel/hostname")?.trim());
+    println!("directory {}", env::current_dir()?.display());
+    print!("{}", fs::read_to_string("/proc/self/status")?);
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The way into a session's namespaces for a program.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
+    },
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
+
+use nix::libc;
+
+use crate::syscall;
+
+/// The way into a session's namespaces for a program.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    helper: Arc<OwnedFd>,
+}
+
+impl Entrance {
+    /// Through the helper's pid (a pidfd is taken at once).
+    pub fn of(helper: i32) -> io::Result<Self> {
+        Ok(Self { helper: Arc::new(syscall::pidfd_open(helper)?) })
+    }
+
+    /// Makes `command` run inside: user, mount, UTS and the shell's network namespace, in `directory`, without any
+    /// capability, signals as a shell's child has them.
+    ///
+    /// `spawn` fails with `ESRCH` when the helper has ended, and with the folder's own error when `directory` cannot
+    /// be entered inside.
+    pub fn prepare(&self, command: &mut Command, directory: &Path) {
+        let helper = Arc::clone(&self.helper);
+        let directory = CString::new(directory.as_os_str().as_bytes());
+        let enter = move || {
+            let Ok(directory) = &directory else { return Err(io::Error::from_raw_os_error(libc::EINVAL)) };
+            enter(helper.as_raw_fd(), directory)
+        };
+        #[expect(unsafe_code, reason = "namespaces are entered between fork and exec")]
+        // SAFETY: `enter` only makes system calls; all memory it uses was allocated before the fork.
+        unsafe {
+            command.pre_exec(enter);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "runs between fork and exec, where only bare system calls are allowed")]
+fn enter(helper: libc::c_int, directory: &CString) -> io::Result<()> {
+    let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
+    // SAFETY: system calls with integers and pointers to live, properly sized values.
+    unsafe {
+        // All at once: the user namespace comes first, its capabilities open the others.
+        check(libc::setns(helper, namespaces))?;
+        check(libc::chdir(directory.as_ptr()))?;
+        // For uid 0 exec would give the capabilities back, hence the bounding set as well.
+        let mut capability: libc::c_ulong = 0;
+        while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
+            capability += 1;
+        }
+        let _ = libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        // _LINUX_CAPABILITY_VERSION_3; two words of effective, permitted, inheritable each.
+        let header: [u32; 2] = [0x2008_0522, 0];
+        let none = [0_u32; 6];
+        check(libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()))?;
+        for signal in 1..=libc::SIGRTMAX() {
+            if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+                // glibc keeps two real-time signals for itself and refuses them.
+                let _ = libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+        let mut nothing: libc::sigset_t = std::mem::zeroed();
+        check(libc::sigemptyset(&raw mut nothing))?;
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const nothing, std::ptr::null_mut()))?;
+    }
+    Ok(())
+}
+
+fn check(result: impl Into<i64>) -> io::Result<()> {
+    if result.into() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Process ids of all processes inside the namespaces of `helper`, without the helper.
+///
+/// Inside is what shares the shell's network namespace or has the session's user namespace; a process of another
+/// user is never inside and is passed over. `ENOENT` when the helper has ended: take the list while it lives.
+pub fn inhabitants(helper: i32) -> io::Result<Vec<i32>> {
+    let of = |pid: i32| -> io::Result<[(u64, u64); 2]> {
+        let inode = |name: &str| fs::metadata(format!("/proc/{pid}/ns/{name}")).map(|m| (m.dev(), m.ino()));
+        Ok([inode("net")?, inode("user")?])
+    };
+    let [net, user] = of(helper)?;
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid == helper {
+            continue;
+        }
+        // Ended meanwhile, or another user's.
+        let Ok([its_net, its_user]) = of(pid) else { continue };
+        if its_net == net || its_user == user {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}

@@ -1,0 +1,131 @@
+//! The process inside: plain, single-threaded, synchronous. It sits in the shell's namespaces, answers the session's
+//! requests one after another and ends with the session's end of the socketpair.
+
+mod network;
+mod sockets;
+
+use std::{
+    env,
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    process,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::Signal,
+        socket::{SockType, getsockopt, sockopt},
+    },
+    unistd,
+};
+
+use crate::{
+    NamespaceError,
+    channel::{self, Packet, Reply, Request},
+    failure::At,
+    syscall,
+};
+use network::Network;
+
+/// First argument that makes a binary the helper.
+pub const ARGUMENT: &str = "__namespaces";
+
+/// Runs the helper if this process was started as one; returns otherwise. Call it first in `main`, before any
+/// thread exists.
+pub fn main() {
+    if env::args_os().nth(1).is_none_or(|argument| argument != ARGUMENT) {
+        return;
+    }
+    // Nobody reads a word from here: the session sees the socket close.
+    let Ok(channel) = settle() else { process::exit(125) };
+    process::exit(i32::from(serve(channel.as_fd()).is_err()));
+}
+
+/// Lets go of terminal, working directory and inherited descriptors, and takes the channel from descriptor 0.
+fn settle() -> io::Result<OwnedFd> {
+    let channel = io::stdin().as_fd().try_clone_to_owned()?;
+    if getsockopt(&channel, sockopt::SockType)? != SockType::SeqPacket {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    unistd::dup2_stdin(File::open("/dev/null")?)?;
+    close_others(&channel)?;
+    // Own session: the terminal's signals are for the program. It ends with the channel, not by a signal.
+    let _ = unistd::setsid();
+    for signal in
+        [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGPIPE]
+    {
+        syscall::ignore(signal)?;
+    }
+    // Orphans inside become children here, and ignored SIGCHLD lets the kernel reap them.
+    syscall::ignore(Signal::SIGCHLD)?;
+    prctl::set_child_subreaper(true)?;
+    prctl::set_name(c"devproxy-inside")?;
+    env::set_current_dir("/")?;
+    Ok(channel)
+}
+
+/// What the shell before us left open (a pipe of `devproxy … | tee`) must not be held for days.
+fn close_others(channel: &OwnedFd) -> io::Result<()> {
+    let number = channel.as_raw_fd().cast_unsigned();
+    if number > 3 {
+        syscall::close_range(3, number - 1)?;
+    }
+    syscall::close_range(number + 1, u32::MAX)
+}
+
+struct Inside {
+    network: Option<Network>,
+}
+
+fn serve(channel: BorrowedFd<'_>) -> io::Result<()> {
+    let mut inside = Inside { network: None };
+    loop {
+        match poll(&mut [PollFd::new(channel, PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        let Some(Packet { number, message, .. }) = channel::receive::<Request>(channel)? else { return Ok(()) };
+        let (reply, fds) = inside.answer(message).unwrap_or_else(|e| (refusal(&e), Vec::new()));
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        channel::send(channel, number, &reply, &fds)?;
+    }
+}
+
+impl Inside {
+    fn answer(&mut self, request: Request) -> Result<(Reply, Vec<OwnedFd>), NamespaceError> {
+        match request {
+            Request::Create(spec) => {
+                let (network, sockets) = Network::create(&spec)?;
+                unistd::sethostname(&spec.hostname).at("sethostname")?;
+                self.network = Some(network);
+                let reply = Reply::Created(sockets.gateway.inventory(), sockets.shell.inventory());
+                let mut fds = Vec::new();
+                for fd in sockets.gateway.borrowed().chain(sockets.shell.borrowed()).chain([sockets.diag.as_fd()]) {
+                    fds.push(fd.try_clone_to_owned().at("dup")?);
+                }
+                Ok((reply, fds))
+            }
+            Request::Sockets(side, family, kind, count) => {
+                let network = self.network.as_ref().ok_or(NamespaceError::Gone)?;
+                let count = count.min(channel::MOST_SOCKETS);
+                let made = network.within(side, || (0..count).map(|_| sockets::plain(family, kind)).collect())?;
+                Ok((Reply::Sockets, made))
+            }
+            Request::Mount(_) | Request::Refresh(_) => Err(Errno::ENOSYS).at("mount"),
+        }
+    }
+}
+
+fn refusal(error: &NamespaceError) -> Reply {
+    match error {
+        NamespaceError::Step { step, source } => {
+            Reply::Failed { step: step.clone(), errno: source.raw_os_error().unwrap_or(nix::libc::EIO) }
+        }
+        NamespaceError::Gone => Reply::Failed { step: "no namespaces yet".to_owned(), errno: nix::libc::EINVAL },
+    }
+}

@@ -1,0 +1,115 @@
+//! A session on this machine: namespaces, and programs inside.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::Arc,
+};
+
+use devproxy_namespaces::{Entrance, Namespaces, Sockets, Spec};
+use tokio::runtime::Runtime;
+
+pub const POD4: Ipv4Addr = Ipv4Addr::new(10, 244, 9, 9);
+pub const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 9);
+
+const HELPER: &str = "DEVPROXY_TEST_HELPER";
+const USER: u32 = 1000;
+
+/// Runs `body` as an ordinary user: at once, or as root by starting test `name` of this binary again.
+pub fn as_user(name: &str, body: impl FnOnce()) {
+    if !nix::unistd::geteuid().is_root() {
+        return body();
+    }
+    // The build's folder may be closed to others: the helper goes to an open one, this binary is /proc/self/exe.
+    let open = tempfile::tempdir().unwrap();
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let helper = open.path().join("helper");
+    fs::copy(env!("CARGO_BIN_EXE_namespaces-helper"), &helper).unwrap();
+    let output = Command::new("/proc/self/exe")
+        .args(["--exact", name, "--nocapture"])
+        .env(HELPER, &helper)
+        .uid(USER)
+        .gid(USER)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "as uid {USER}:\n{said}");
+    assert!(said.contains("1 passed"), "`{name}` is not the test's name:\n{said}");
+}
+
+pub fn helper() -> PathBuf {
+    env::var_os(HELPER).unwrap_or_else(|| env!("CARGO_BIN_EXE_namespaces-helper").into()).into()
+}
+
+pub struct Session {
+    // Before the runtime, which its descriptors are registered with.
+    pub namespaces: Arc<Namespaces>,
+    pub runtime: Runtime,
+}
+
+pub fn spec(addresses: &[IpAddr]) -> Spec {
+    Spec { hostname: "cart-7f2".to_owned(), addresses: addresses.to_vec(), mtu: 1450 }
+}
+
+impl Session {
+    pub fn start() -> (Self, Sockets) {
+        Self::with(&spec(&[POD4.into(), POD6.into()]))
+    }
+
+    pub fn with(spec: &Spec) -> (Self, Sockets) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (namespaces, sockets) = match runtime.block_on(Namespaces::create(&helper(), spec)) {
+            Ok(made) => made,
+            Err(e) => panic!("{e}; hint: {:?}", e.hint()),
+        };
+        (Self { namespaces: Arc::new(namespaces), runtime }, sockets)
+    }
+
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        Entrance::of(self.namespaces.pid()).unwrap().prepare(&mut command, Path::new("/"));
+        command
+    }
+
+    /// What one of the small programs of `namespaces-helper` prints inside.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(&helper()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The same for one that stays: its first line has arrived when this returns.
+    pub fn keep(&self, arguments: &[&str]) -> Kept {
+        let mut child =
+            self.command(&helper()).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Kept { child, stdin, line }
+    }
+}
+
+/// A program that runs until this is dropped.
+pub struct Kept {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    pub line: String,
+}
+
+impl Kept {
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        self.child.wait().unwrap();
+    }
+}

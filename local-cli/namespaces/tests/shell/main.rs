@@ -1,0 +1,6 @@
+//! The namespaces as a program in them sees them. Run as root these tests do the laptop's side as an ordinary user.
+
+mod bed;
+mod catcher;
+mod network;
+mod process;

@@ -1,0 +1,106 @@
+use std::{path::Path, process::Command, time::Duration};
+
+use devproxy_namespaces::{Entrance, Family, Kind, NamespaceError, Side, inhabitants};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::bed::{self, Session, as_user};
+
+#[test]
+fn a_program_has_the_pods_name_the_users_id_and_no_capability() {
+    as_user("process::a_program_has_the_pods_name_the_users_id_and_no_capability", || {
+        let (session, _sockets) = Session::start();
+        let mut command = Command::new(bed::helper());
+        Entrance::of(session.namespaces.pid()).unwrap().prepare(&mut command, Path::new("/usr"));
+        let said = String::from_utf8(command.arg("status").output().unwrap().stdout).unwrap();
+        let uid = nix::unistd::getuid();
+        for line in [
+            "hostname cart-7f2",
+            "directory /usr",
+            &format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"),
+            "CapPrm:\t0000000000000000",
+            "CapEff:\t0000000000000000",
+            "CapInh:\t0000000000000000",
+            "CapAmb:\t0000000000000000",
+            "NoNewPrivs:\t0",
+            "SigBlk:\t0000000000000000",
+        ] {
+            assert!(said.contains(line), "{line} is not in\n{said}");
+        }
+    });
+}
+
+#[test]
+fn a_folder_that_does_not_exist_is_told_by_spawn() {
+    as_user("process::a_folder_that_does_not_exist_is_told_by_spawn", || {
+        let (session, _sockets) = Session::start();
+        let mut command = Command::new(bed::helper());
+        Entrance::of(session.namespaces.pid()).unwrap().prepare(&mut command, Path::new("/no/such/folder"));
+        assert_eq!(command.spawn().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_user_namespace_can_be_made_inside() {
+    as_user("process::a_user_namespace_can_be_made_inside", || {
+        let (session, _sockets) = Session::start();
+        let output = session.command(Path::new("unshare")).args(["-U", "true"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    });
+}
+
+#[test]
+fn inhabitants_are_the_programs_inside() {
+    as_user("process::inhabitants_are_the_programs_inside", || {
+        let (session, _sockets) = Session::start();
+        assert_eq!(inhabitants(session.namespaces.pid()).unwrap(), []);
+        let kept = session.keep(&["serve", "127.0.0.1:80"]);
+        assert_eq!(inhabitants(session.namespaces.pid()).unwrap(), [kept.pid()]);
+        drop(kept);
+        assert_eq!(inhabitants(session.namespaces.pid()).unwrap(), []);
+    });
+}
+
+#[test]
+fn the_terminals_signals_do_not_end_the_helper() {
+    as_user("process::the_terminals_signals_do_not_end_the_helper", || {
+        let (session, _sockets) = Session::start();
+        let helper = Pid::from_raw(session.namespaces.pid());
+        for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+            kill(helper, signal).unwrap();
+        }
+        let made = session.runtime.block_on(session.namespaces.sockets(Side::Shell, Family::V6, Kind::Udp, 64));
+        assert_eq!(made.unwrap().len(), 64);
+    });
+}
+
+#[test]
+fn a_killed_helper_is_noticed_and_leaves_nothing() {
+    as_user("process::a_killed_helper_is_noticed_and_leaves_nothing", || {
+        let (session, _sockets) = Session::start();
+        let mounts = std::fs::read("/proc/self/mounts").unwrap();
+        let helper = session.namespaces.pid();
+        kill(Pid::from_raw(helper), Signal::SIGKILL).unwrap();
+        let ended = async { tokio::time::timeout(Duration::from_secs(10), session.namespaces.ended()).await };
+        session.runtime.block_on(ended).unwrap();
+        let refused = session.runtime.block_on(session.namespaces.sockets(Side::Shell, Family::V4, Kind::Tcp, 1));
+        assert!(matches!(refused, Err(NamespaceError::Gone)), "{refused:?}");
+        assert!(!Path::new(&format!("/proc/{helper}")).exists(), "reaped");
+        assert!(std::fs::read("/proc/self/mounts").unwrap() == mounts);
+    });
+}
+
+#[test]
+fn a_dropped_session_ends_its_helper() {
+    as_user("process::a_dropped_session_ends_its_helper", || {
+        let (session, _sockets) = Session::start();
+        let helper = session.namespaces.pid();
+        let entrance = Entrance::of(helper).unwrap();
+        drop(session);
+        let mut command = Command::new(bed::helper());
+        entrance.prepare(&mut command, Path::new("/"));
+        assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
+    });
+}
