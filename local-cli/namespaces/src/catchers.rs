@@ -62,7 +62,11 @@ impl Catchers {
     }
 
     /// The reverse of [`Catchers::borrowed`]; `None` when the packet brought fewer sockets than it listed.
-    pub(crate) fn unpack(side: Side, list: Inventory, fds: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
+    pub(crate) fn unpack(
+        side: Side,
+        list: Inventory,
+        fds: &mut impl Iterator<Item = OwnedFd>,
+    ) -> Option<Self> {
         let mut slots = [const { None }; 7];
         for (slot, present) in slots.iter_mut().zip(list.0) {
             if present {

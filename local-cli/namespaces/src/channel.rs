@@ -129,8 +129,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         fcntl::{FcntlArg, OFlag, fcntl},
         sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
     };
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     fcntl(ours.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, theirs))
 }

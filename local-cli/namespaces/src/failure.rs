@@ -52,7 +52,10 @@ fn hint(step: &str, errno: i32, read: impl Fn(&str) -> Option<String>) -> Option
         );
     }
     if matches!(errno, EROFS | EACCES) && step.contains("/proc/sys/net") {
-        return Some("/proc/sys is read-only here; start the container with `--security-opt systempaths=unconfined`".to_owned());
+        return Some(
+            "/proc/sys is read-only here; start the container with `--security-opt systempaths=unconfined`"
+                .to_owned(),
+        );
     }
     if matches!(errno, EINVAL | ENOSYS) && step.starts_with("unshare") {
         return Some("this kernel is built without CONFIG_USER_NS or CONFIG_NET_NS".to_owned());
@@ -94,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_namespaces_gets_its_sysctl_named() {
-        let hint = hint("unshare", nix::libc::ENOSPC, |path| path.contains("max_user").then(|| "0\n".to_owned()));
+        let hint =
+            hint("unshare", nix::libc::ENOSPC, |path| path.contains("max_user").then(|| "0\n".to_owned()));
         assert!(hint.unwrap().contains("user.max_user_namespaces="));
     }
 

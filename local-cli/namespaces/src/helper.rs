@@ -89,7 +89,9 @@ fn serve(channel: BorrowedFd<'_>) -> io::Result<()> {
             Err(Errno::EINTR) => continue,
             Err(e) => return Err(e.into()),
         }
-        let Some(Packet { number, message, .. }) = channel::receive::<Request>(channel)? else { return Ok(()) };
+        let Some(Packet { number, message, .. }) = channel::receive::<Request>(channel)? else {
+            return Ok(());
+        };
         let (reply, fds) = inside.answer(message).unwrap_or_else(|e| (refusal(&e), Vec::new()));
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         channel::send(channel, number, &reply, &fds)?;
@@ -105,7 +107,9 @@ impl Inside {
                 self.network = Some(network);
                 let reply = Reply::Created(sockets.gateway.inventory(), sockets.shell.inventory());
                 let mut fds = Vec::new();
-                for fd in sockets.gateway.borrowed().chain(sockets.shell.borrowed()).chain([sockets.diag.as_fd()]) {
+                for fd in
+                    sockets.gateway.borrowed().chain(sockets.shell.borrowed()).chain([sockets.diag.as_fd()])
+                {
                     fds.push(fd.try_clone_to_owned().at("dup")?);
                 }
                 Ok((reply, fds))
@@ -113,7 +117,8 @@ impl Inside {
             Request::Sockets(side, family, kind, count) => {
                 let network = self.network.as_ref().ok_or(NamespaceError::Gone)?;
                 let count = count.min(channel::MOST_SOCKETS);
-                let made = network.within(side, || (0..count).map(|_| sockets::plain(family, kind)).collect())?;
+                let made =
+                    network.within(side, || (0..count).map(|_| sockets::plain(family, kind)).collect())?;
                 Ok((Reply::Sockets, made))
             }
             Request::Mount(_) | Request::Refresh(_) => Err(Errno::ENOSYS).at("mount"),
@@ -126,6 +131,8 @@ fn refusal(error: &NamespaceError) -> Reply {
         NamespaceError::Step { step, source } => {
             Reply::Failed { step: step.clone(), errno: source.raw_os_error().unwrap_or(nix::libc::EIO) }
         }
-        NamespaceError::Gone => Reply::Failed { step: "no namespaces yet".to_owned(), errno: nix::libc::EINVAL },
+        NamespaceError::Gone => {
+            Reply::Failed { step: "no namespaces yet".to_owned(), errno: nix::libc::EINVAL }
+        }
     }
 }

@@ -18,7 +18,8 @@ use crate::{
     Catchers, Family, Files, Kind, NamespaceError, Side, Skipped, Sockets, Spec,
     channel::{self, Packet, Reply, Request},
     failure::At,
-    helper, syscall::{self, watch},
+    helper,
+    syscall::{self, watch},
 };
 
 /// The session's namespaces. Dropping it ends the helper; what still runs inside keeps its namespaces, but no more

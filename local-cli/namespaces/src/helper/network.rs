@@ -48,7 +48,8 @@ impl Network {
         unshare(CloneFlags::CLONE_NEWNET).at("unshare(CLONE_NEWNET)")?;
         let shell = current()?;
         let network = Self { gateway, shell };
-        let kernel: Vec<_> = [Family::V4, Family::V6].into_iter().filter(|f| sockets::supported(*f)).collect();
+        let kernel: Vec<_> =
+            [Family::V4, Family::V6].into_iter().filter(|f| sockets::supported(*f)).collect();
         let addresses: Vec<_> =
             spec.addresses.iter().copied().filter(|a| kernel.contains(&Family::of(*a))).collect();
         let families: Vec<_> =
@@ -138,9 +139,10 @@ fn inside(addresses: &[IpAddr], kernel: &[Family]) -> Result<Catchers> {
     for family in kernel {
         if let Some(source) = addresses.iter().find(|a| Family::of(**a) == *family) {
             routes.add_default_route(link, *family, Some(*source)).at("default route of the shell")?;
+            // Not without an address: IPv6 would then choose ::1 as source and find every target reachable.
+            routes.add_loopback_rule(*family).at("rule for loopback addresses")?;
         }
         deliver_marked(&routes, *family)?;
-        routes.add_loopback_rule(*family).at("rule for loopback addresses")?;
     }
     let set = Set::make(kernel)?;
     for (family, tcp, udp) in set.ports() {

@@ -68,8 +68,7 @@ impl Batch {
     }
 
     pub(crate) fn rule(&mut self, chain: &str, rule: &Rule) {
-        let attributes =
-            Attributes::default().text(1, self.table).text(2, chain).nest(EXPRESSIONS, &rule.0);
+        let attributes = Attributes::default().text(1, self.table).text(2, chain).nest(EXPRESSIONS, &rule.0);
         self.push(NEW_RULE, CREATE | APPEND, &attributes);
     }
 
@@ -154,8 +153,7 @@ impl Rule {
     /// Gives the packet to the catcher on `port`; does not match when there is none.
     pub(crate) fn tproxy(self, family: Family, port: u16) -> Self {
         let immediate = Attributes::default().network(1, REGISTER).nest(2, &value(&port.to_be_bytes()));
-        let attributes =
-            Attributes::default().network(1, u32::from(nf_family(family))).network(3, REGISTER);
+        let attributes = Attributes::default().network(1, u32::from(nf_family(family))).network(3, REGISTER);
         self.expression("immediate", &immediate).expression("tproxy", &attributes)
     }
 
@@ -186,8 +184,7 @@ impl Rule {
                 let mut info = [0; 8];
                 info[..2].copy_from_slice(&number.to_ne_bytes());
                 info[2..4].copy_from_slice(&1_u16.to_ne_bytes());
-                let attributes =
-                    Attributes::default().text(1, "NFQUEUE").network(2, revision).put(3, &info);
+                let attributes = Attributes::default().text(1, "NFQUEUE").network(2, revision).put(3, &info);
                 self.expression("target", &attributes)
             }
         }

@@ -49,7 +49,13 @@ impl Routes {
 
     /// A veth pair: `here` in this namespace, `there` in the other. Both get the same hardware address, because ARP
     /// is off and each end takes only frames that are addressed to it.
-    pub(crate) fn add_veth(&self, here: &str, there: &str, other: BorrowedFd<'_>, mtu: u32) -> io::Result<()> {
+    pub(crate) fn add_veth(
+        &self,
+        here: &str,
+        there: &str,
+        other: BorrowedFd<'_>,
+        mtu: u32,
+    ) -> io::Result<()> {
         let mac = [0x0a, 0x58, 0, 0, 0, 1];
         let end = |name| {
             Attributes::default()
@@ -115,10 +121,8 @@ impl Routes {
 
     /// What carries `mark` (in the bits of `mark`) is routed by [`LOCAL_TABLE`].
     pub(crate) fn add_mark_rule(&self, family: Family, mark: u32) -> io::Result<()> {
-        let attributes = Attributes::default()
-            .native(FRA_PRIORITY, 100)
-            .native(FRA_FWMARK, mark)
-            .native(FRA_FWMASK, mark);
+        let attributes =
+            Attributes::default().native(FRA_PRIORITY, 100).native(FRA_FWMARK, mark).native(FRA_FWMASK, mark);
         self.add_rule(family, 0, attributes)
     }
 
@@ -129,8 +133,7 @@ impl Routes {
             Family::V4 => (octets(Ipv4Addr::new(127, 0, 0, 0).into()), 8),
             Family::V6 => (octets(Ipv6Addr::LOCALHOST.into()), 128),
         };
-        let attributes =
-            Attributes::default().native(FRA_PRIORITY, 101).put(FRA_SRC, &source);
+        let attributes = Attributes::default().native(FRA_PRIORITY, 101).put(FRA_SRC, &source);
         self.add_rule(family, length, attributes)
     }
 

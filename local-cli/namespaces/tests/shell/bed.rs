@@ -13,14 +13,14 @@ use std::{
 use devproxy_namespaces::{Entrance, Namespaces, Sockets, Spec};
 use tokio::runtime::Runtime;
 
-pub const POD4: Ipv4Addr = Ipv4Addr::new(10, 244, 9, 9);
-pub const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 9);
+pub(crate) const POD4: Ipv4Addr = Ipv4Addr::new(10, 244, 9, 9);
+pub(crate) const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 9);
 
 const HELPER: &str = "DEVPROXY_TEST_HELPER";
 const USER: u32 = 1000;
 
 /// Runs `body` as an ordinary user: at once, or as root by starting test `name` of this binary again.
-pub fn as_user(name: &str, body: impl FnOnce()) {
+pub(crate) fn as_user(name: &str, body: impl FnOnce()) {
     if !nix::unistd::geteuid().is_root() {
         return body();
     }
@@ -37,32 +37,34 @@ pub fn as_user(name: &str, body: impl FnOnce()) {
         .current_dir("/")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "as uid {USER}:\n{said}");
     assert!(said.contains("1 passed"), "`{name}` is not the test's name:\n{said}");
 }
 
-pub fn helper() -> PathBuf {
+pub(crate) fn helper() -> PathBuf {
     env::var_os(HELPER).unwrap_or_else(|| env!("CARGO_BIN_EXE_namespaces-helper").into()).into()
 }
 
-pub struct Session {
+pub(crate) struct Session {
     // Before the runtime, which its descriptors are registered with.
-    pub namespaces: Arc<Namespaces>,
-    pub runtime: Runtime,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) runtime: Runtime,
 }
 
-pub fn spec(addresses: &[IpAddr]) -> Spec {
+pub(crate) fn spec(addresses: &[IpAddr]) -> Spec {
     Spec { hostname: "cart-7f2".to_owned(), addresses: addresses.to_vec(), mtu: 1450 }
 }
 
 impl Session {
-    pub fn start() -> (Self, Sockets) {
+    pub(crate) fn start() -> (Self, Sockets) {
         Self::with(&spec(&[POD4.into(), POD6.into()]))
     }
 
-    pub fn with(spec: &Spec) -> (Self, Sockets) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    pub(crate) fn with(spec: &Spec) -> (Self, Sockets) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (namespaces, sockets) = match runtime.block_on(Namespaces::create(&helper(), spec)) {
             Ok(made) => made,
             Err(e) => panic!("{e}; hint: {:?}", e.hint()),
@@ -70,23 +72,28 @@ impl Session {
         (Self { namespaces: Arc::new(namespaces), runtime }, sockets)
     }
 
-    pub fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         Entrance::of(self.namespaces.pid()).unwrap().prepare(&mut command, Path::new("/"));
         command
     }
 
     /// What one of the small programs of `namespaces-helper` prints inside.
-    pub fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(&helper()).args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// The same for one that stays: its first line has arrived when this returns.
-    pub fn keep(&self, arguments: &[&str]) -> Kept {
-        let mut child =
-            self.command(&helper()).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    pub(crate) fn keep(&self, arguments: &[&str]) -> Kept {
+        let mut child = self
+            .command(&helper())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stdin = child.stdin.take();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -95,14 +102,14 @@ impl Session {
 }
 
 /// A program that runs until this is dropped.
-pub struct Kept {
+pub(crate) struct Kept {
     child: Child,
     stdin: Option<ChildStdin>,
-    pub line: String,
+    pub(crate) line: String,
 }
 
 impl Kept {
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 }

@@ -17,11 +17,11 @@ use nix::{
 use tokio::runtime::Handle;
 
 /// Port whose SYNs wait for [`Held::release`].
-pub const HELD: u16 = 90;
+pub(crate) const HELD: u16 = 90;
 
 /// SYNs of one side by destination port, and the ones that wait.
 #[derive(Default)]
-pub struct Held {
+pub(crate) struct Held {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -34,16 +34,16 @@ struct State {
 }
 
 impl Held {
-    pub fn wait_for(&self, port: u16) {
+    pub(crate) fn wait_for(&self, port: u16) {
         let state = self.state.lock().unwrap();
         drop(self.changed.wait_while(state, |state| !state.seen.contains_key(&port)).unwrap());
     }
 
-    pub fn seen(&self, port: u16) -> usize {
+    pub(crate) fn seen(&self, port: u16) -> usize {
         self.state.lock().unwrap().seen.get(&port).copied().unwrap_or(0)
     }
 
-    pub fn release(&self, queue: &OwnedFd) {
+    pub(crate) fn release(&self, queue: &OwnedFd) {
         let mut state = self.state.lock().unwrap();
         state.released = true;
         for packet in state.waiting.drain(..) {
@@ -53,7 +53,11 @@ impl Held {
 }
 
 /// Serves the catchers of one side by threads that end with the test's process.
-pub fn serve(catchers: Catchers, namespaces: &Arc<Namespaces>, runtime: &Handle) -> (Arc<Held>, Arc<OwnedFd>) {
+pub(crate) fn serve(
+    catchers: Catchers,
+    namespaces: &Arc<Namespaces>,
+    runtime: &Handle,
+) -> (Arc<Held>, Arc<OwnedFd>) {
     for listener in [catchers.tcp4, catchers.tcp6].into_iter().flatten() {
         let listener = TcpListener::from(listener);
         listener.set_nonblocking(false).unwrap();
@@ -76,7 +80,9 @@ pub fn serve(catchers: Catchers, namespaces: &Arc<Namespaces>, runtime: &Handle)
             }
         });
     }
-    let queue = Arc::new(catchers.queue.expect("NFQUEUE: CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and XT_TARGET_NFQUEUE"));
+    let queue = Arc::new(
+        catchers.queue.expect("NFQUEUE: CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and XT_TARGET_NFQUEUE"),
+    );
     let held = Arc::new(Held::default());
     let (this, theirs) = (Arc::clone(&held), Arc::clone(&queue));
     thread::spawn(move || {
@@ -87,7 +93,14 @@ pub fn serve(catchers: Catchers, namespaces: &Arc<Namespaces>, runtime: &Handle)
     (held, queue)
 }
 
-fn reply(namespaces: &Namespaces, runtime: &Handle, side: Side, family: Family, from: SocketAddr, to: SocketAddr) {
+fn reply(
+    namespaces: &Namespaces,
+    runtime: &Handle,
+    side: Side,
+    family: Family,
+    from: SocketAddr,
+    to: SocketAddr,
+) {
     let made = runtime.block_on(namespaces.sockets(side, family, Kind::Udp, 1)).unwrap();
     let socket = socket2::Socket::from(made.into_iter().next().unwrap());
     socket.bind(&to.into()).unwrap();
@@ -101,16 +114,17 @@ fn receive(socket: &OwnedFd) -> (SocketAddr, SocketAddr) {
     let mut buffer = [0; 2048];
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let mut space = nix::cmsg_space!([u8; 128]);
-    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
+    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())
+        .unwrap();
     let from = got.address.unwrap();
     let from: SocketAddr = match from.as_sockaddr_in() {
         Some(from) => SocketAddr::V4((*from).into()),
         None => SocketAddr::V6((*from.as_sockaddr_in6().unwrap()).into()),
     };
     let to = got.cmsgs().unwrap().find_map(|control| match control {
-        ControlMessageOwned::Ipv4OrigDstAddr(to) => {
-            Some((std::net::Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr)), u16::from_be(to.sin_port)).into())
-        }
+        ControlMessageOwned::Ipv4OrigDstAddr(to) => Some(
+            (std::net::Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr)), u16::from_be(to.sin_port)).into(),
+        ),
         ControlMessageOwned::Ipv6OrigDstAddr(to) => {
             Some((std::net::Ipv6Addr::from(to.sin6_addr.s6_addr), u16::from_be(to.sin6_port)).into())
         }

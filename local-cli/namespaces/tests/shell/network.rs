@@ -36,7 +36,12 @@ fn a_connection_out_sees_its_true_peer() {
         for (target, pod) in [("10.96.0.50:80", IpAddr::from(POD4)), ("[fd00:96::50]:80", POD6.into())] {
             let said = served.session.run(&["connect", target]);
             assert!(said.starts_with(&format!("peer {target} ")), "{said}");
-            assert!(said.contains(&format!("said caught {target} from {}", SocketAddr::new(pod, 1)).replace(":1", ":")), "{said}");
+            assert!(
+                said.contains(
+                    &format!("said caught {target} from {}", SocketAddr::new(pod, 1)).replace(":1", ":")
+                ),
+                "{said}"
+            );
         }
         assert_eq!(served.gateway.seen(80), 2);
     });
@@ -62,10 +67,14 @@ fn a_syn_is_held_until_the_verdict() {
 fn loopback_and_the_pods_address_are_caught_where_nobody_listens() {
     as_user("network::loopback_and_the_pods_address_are_caught_where_nobody_listens", || {
         let served = served();
-        let targets = ["127.0.0.1:5432", "[::1]:5432", "10.244.9.9:5432", "[fd00:244::9]:5432", "127.0.0.53:5432"];
+        let targets =
+            ["127.0.0.1:5432", "[::1]:5432", "10.244.9.9:5432", "[fd00:244::9]:5432", "127.0.0.53:5432"];
         for target in targets {
             let said = served.session.run(&["connect", target]);
-            assert!(said.contains(&format!("peer {target} ")) && said.contains("said caught"), "{target}: {said}");
+            assert!(
+                said.contains(&format!("peer {target} ")) && said.contains("said caught"),
+                "{target}: {said}"
+            );
         }
         assert_eq!((served.shell.seen(5432), served.gateway.seen(5432)), (targets.len(), 0));
     });
@@ -96,9 +105,14 @@ fn a_local_listener_wins_on_loopback() {
 fn a_datagram_shows_its_destination_and_is_answered_from_there() {
     as_user("network::a_datagram_shows_its_destination_and_is_answered_from_there", || {
         let served = served();
-        for target in
-            ["10.96.0.10:53", "[fd00:96::10]:53", "127.0.0.1:53", "[::1]:53", "10.244.9.9:53", "[fd00:244::9]:53"]
-        {
+        for target in [
+            "10.96.0.10:53",
+            "[fd00:96::10]:53",
+            "127.0.0.1:53",
+            "[::1]:53",
+            "10.244.9.9:53",
+            "[fd00:244::9]:53",
+        ] {
             let said = served.session.run(&["ask", target]);
             assert_eq!(said, format!("from {target} said answer of {target}"));
         }
@@ -122,7 +136,9 @@ fn a_client_from_the_cluster_is_seen_with_its_own_address() {
         ] {
             let said = served.inbound(side, client.parse().unwrap(), target.parse().unwrap());
             // A dual-stack listener sees IPv4 clients as mapped addresses.
-            let said = said.replace("[::ffff:10.244.0.77]", "10.244.0.77").replace("[::ffff:10.244.9.9]", "10.244.9.9");
+            let said = said
+                .replace("[::ffff:10.244.0.77]", "10.244.0.77")
+                .replace("[::ffff:10.244.9.9]", "10.244.9.9");
             assert_eq!(said, format!("program sees {client}"), "{side:?} {target}");
         }
     });
@@ -131,7 +147,11 @@ fn a_client_from_the_cluster_is_seen_with_its_own_address() {
 impl Served {
     fn inbound(&self, side: Side, client: SocketAddr, target: SocketAddr) -> String {
         let family = if client.is_ipv4() { Family::V4 } else { Family::V6 };
-        let made = self.session.runtime.block_on(self.session.namespaces.sockets(side, family, Kind::Tcp, 3)).unwrap();
+        let made = self
+            .session
+            .runtime
+            .block_on(self.session.namespaces.sockets(side, family, Kind::Tcp, 3))
+            .unwrap();
         assert_eq!(made.len(), 3);
         let socket = socket2::Socket::from(made.into_iter().next().unwrap());
         socket.set_nonblocking(false).unwrap();
@@ -177,7 +197,13 @@ fn the_laptops_network_stays_as_it_is() {
                 fs::read_dir("/sys/class/net").unwrap().map(|e| e.unwrap().file_name()).collect();
             links.sort();
             let read = |path: &str| fs::read(path).unwrap_or_default();
-            let files = ["/proc/net/route", "/proc/net/ipv6_route", "/proc/self/mounts", "/etc/resolv.conf", "/etc/hosts"];
+            let files = [
+                "/proc/net/route",
+                "/proc/net/ipv6_route",
+                "/proc/self/mounts",
+                "/etc/resolv.conf",
+                "/etc/hosts",
+            ];
             (links, files.map(read), fs::read_dir("/tmp").unwrap().count() > 0)
         };
         let before = state();

@@ -71,7 +71,8 @@ fn the_terminals_signals_do_not_end_the_helper() {
         for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
             kill(helper, signal).unwrap();
         }
-        let made = session.runtime.block_on(session.namespaces.sockets(Side::Shell, Family::V6, Kind::Udp, 64));
+        let made =
+            session.runtime.block_on(session.namespaces.sockets(Side::Shell, Family::V6, Kind::Udp, 64));
         assert_eq!(made.unwrap().len(), 64);
     });
 }
@@ -85,7 +86,8 @@ fn a_killed_helper_is_noticed_and_leaves_nothing() {
         kill(Pid::from_raw(helper), Signal::SIGKILL).unwrap();
         let ended = async { tokio::time::timeout(Duration::from_secs(10), session.namespaces.ended()).await };
         session.runtime.block_on(ended).unwrap();
-        let refused = session.runtime.block_on(session.namespaces.sockets(Side::Shell, Family::V4, Kind::Tcp, 1));
+        let refused =
+            session.runtime.block_on(session.namespaces.sockets(Side::Shell, Family::V4, Kind::Tcp, 1));
         assert!(matches!(refused, Err(NamespaceError::Gone)), "{refused:?}");
         assert!(!Path::new(&format!("/proc/{helper}")).exists(), "reaped");
         assert!(std::fs::read("/proc/self/mounts").unwrap() == mounts);
