@@ -171,7 +171,10 @@ pub async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> R
 }
 
 /// Writes one message and flushes it. Not cancel-safe.
-pub async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> Result<(), MessageError> {
+pub async fn write<T: Serialize>(
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> Result<(), MessageError> {
     let mut bytes = postcard::to_extend(message, vec![0; 4])?;
     let length = bytes.len() - 4;
     if length > MAX_MESSAGE {

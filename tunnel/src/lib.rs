@@ -5,11 +5,15 @@
 //! - [`meta`]: what a flow is (the payload of OPEN) and how an open is answered
 //! - [`control`]: the messages of the control and file flows
 //! - [`key`]: the session key that both ends prove to each other
+//! - [`proto`]: the protocol as a state machine without IO
+//! - [`handshake`]: how both ends prove the key before the first record
 //! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`]
 
 pub mod control;
+pub mod handshake;
 pub mod key;
 pub mod meta;
+pub mod proto;
 pub mod tunnel;
 
 pub use key::SessionKey;

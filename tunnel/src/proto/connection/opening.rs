@@ -1,0 +1,176 @@
+//! Opening flows and answering opens.
+
+use std::task::{Poll, Waker};
+
+use super::{Connection, Life};
+use crate::{
+    Open, Refusal,
+    proto::{
+        flow::{Body, Fin, Flow, Phase},
+        frame::{FlowId, MAX_META, ResetCode},
+        lane::{Control, LaneId},
+    },
+};
+
+/// Opens that wait for the carrier; more means that it stands still.
+const MOST_QUEUED: usize = 16_384;
+
+impl Connection {
+    /// Queues an OPEN. [`Self::poll_answer`] tells the answer; [`Self::release`] takes it back.
+    pub fn open(&mut self, open: &Open) -> Result<FlowId, Refusal> {
+        if self.life != Life::Open || self.lanes.iter().any(|lane| lane.goaway) {
+            return Err(Refusal::Closed);
+        }
+        let Ok(meta) = postcard::to_stdvec(open) else { return Err(Refusal::Unsupported) };
+        if meta.len() > MAX_META {
+            return Err(Refusal::Unsupported);
+        }
+        let lane = self.choose_lane().ok_or(Refusal::Closed)?;
+        if self.mine >= self.limits.flows || self.lanes[lane].control.len() >= MOST_QUEUED {
+            return Err(Refusal::Overloaded);
+        }
+        let id = self.next;
+        // Ids are never used twice; after two thousand million opens the tunnel has to be renewed.
+        self.next = FlowId(id.0.checked_add(2).ok_or(Refusal::Overloaded)?);
+        let datagrams = open.is_datagram();
+        let window = if datagrams { 0 } else { self.promise_window() };
+        let mut flow = Flow::new(lane, true, Phase::Opening { sent: false }, datagrams, window);
+        flow.meta = meta;
+        self.insert(id, flow);
+        self.control(lane, Control::Open(id));
+        Ok(id)
+    }
+
+    /// The answer to an open. After a refusal the flow is gone.
+    pub fn poll_answer(&mut self, id: FlowId, waker: &Waker) -> Poll<Result<(), Refusal>> {
+        let ended = self.ended().is_some();
+        let Some(flow) = self.flows.get_mut(&id) else { return Poll::Ready(Err(Refusal::Closed)) };
+        match flow.phase {
+            Phase::Live => Poll::Ready(Ok(())),
+            Phase::Refused(why) => {
+                self.retire(id);
+                Poll::Ready(Err(why))
+            }
+            _ if ended => {
+                self.retire(id);
+                Poll::Ready(Err(Refusal::Closed))
+            }
+            Phase::Opening { .. } | Phase::Requested => {
+                flow.readers.register(waker);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next open of the other side, `None` when there will be no more.
+    pub fn poll_request(&mut self, waker: &Waker) -> Poll<Option<(FlowId, Open)>> {
+        if self.life != Life::Open {
+            return Poll::Ready(None);
+        }
+        while let Some(id) = self.requests.pop_front() {
+            let open = self.flows.get_mut(&id).and_then(|flow| flow.open.take());
+            if let Some(open) = open {
+                return Poll::Ready(Some((id, *open)));
+            }
+        }
+        self.request_waiters.register(waker);
+        Poll::Pending
+    }
+
+    /// Answers *connected*. A request that the other side took back becomes a flow that is reset.
+    pub fn accept(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        if flow.phase != Phase::Requested || flow.reset.is_some() {
+            return;
+        }
+        flow.phase = Phase::Live;
+        let window = match &flow.body {
+            Body::Stream(stream) => stream.window.size(),
+            Body::Datagrams(_) => 0,
+        };
+        let lane = flow.lane;
+        self.control(lane, Control::Answer(id, Ok(window)));
+    }
+
+    /// Answers with the reason; the flow is gone.
+    pub fn refuse(&mut self, id: FlowId, why: Refusal) {
+        let Some(flow) = self.flows.get(&id) else { return };
+        let (lane, taken_back) = (flow.lane, flow.reset.is_some());
+        self.retire(id);
+        if !taken_back {
+            self.control(lane, Control::Answer(id, Err(why)));
+        }
+    }
+
+    /// Resolves when the other side took its open back, or the tunnel ended.
+    pub fn poll_cancelled(&mut self, id: FlowId, waker: &Waker) -> Poll<()> {
+        if self.ended().is_some() {
+            return Poll::Ready(());
+        }
+        match self.flows.get_mut(&id) {
+            Some(flow) if flow.reset.is_none() => {
+                flow.readers.register(waker);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// The flow's handle is gone. What was finished still leaves; what was not is reset.
+    pub fn release(&mut self, id: FlowId) {
+        let over = self.ended().is_some();
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let lane = flow.lane;
+        if over || flow.reset.is_some() {
+            return self.retire(id);
+        }
+        let reset = match (&mut flow.body, flow.phase) {
+            (_, Phase::Opening { sent: false } | Phase::Refused(_)) => None,
+            (_, Phase::Opening { sent: true }) => Some(ResetCode::Abort(Refusal::Closed)),
+            (_, Phase::Requested) => return self.refuse(id, Refusal::Closed),
+            (Body::Stream(stream), Phase::Live) => match stream.fin {
+                Fin::None => Some(ResetCode::Abort(Refusal::Closed)),
+                Fin::Sent if stream.fin_received => None,
+                Fin::Sent => Some(ResetCode::Stop),
+                // Data and FIN still leave; the scheduler retires it then.
+                Fin::Pending => {
+                    flow.orphan = true;
+                    stream.unread.clear();
+                    if !stream.fin_received {
+                        self.reset_frame(id, lane, ResetCode::Stop);
+                    }
+                    return;
+                }
+            },
+            (Body::Datagrams(queues), Phase::Live) => {
+                flow.orphan = true;
+                queues.closing.get_or_insert(Refusal::Closed);
+                return self.schedule(id);
+            }
+        };
+        self.retire(id);
+        if let Some(code) = reset {
+            self.reset_frame(id, lane, code);
+        }
+    }
+
+    /// Ends the flow at once in both directions; the handle's [`Self::release`] may follow.
+    pub fn reset(&mut self, id: FlowId) {
+        let over = self.ended().is_some();
+        let Some(flow) = self.flows.get(&id) else { return };
+        let (lane, live) = (flow.lane, flow.phase == Phase::Live && flow.reset.is_none());
+        if !live || over {
+            return self.release(id);
+        }
+        self.retire(id);
+        self.reset_frame(id, lane, ResetCode::Abort(Refusal::Closed));
+    }
+
+    /// The lane with the least to send, then with the fewest flows. (Bulk and interactive flows will part here.)
+    fn choose_lane(&self) -> Option<LaneId> {
+        (0..self.lanes.len()).min_by_key(|&id| {
+            let lane = &self.lanes[id];
+            (lane.ready.len(), lane.flows)
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! What the other side sent.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Connection, Life, ProtocolError};
+use crate::{
+    Open, Refusal,
+    proto::{
+        flow::{Body, Fin, Flow, Phase},
+        frame::{FlowId, Frame, MAX_CREDIT, ResetCode},
+        lane::{Control, LaneId},
+        record::Record,
+    },
+};
+
+impl Connection {
+    /// Takes the whole records of `bytes`; returns how many bytes that was. Stops early when the lane became
+    /// congested. After an error the tunnel has to end.
+    pub fn handle_bytes(&mut self, lane: LaneId, bytes: &[u8], now: Instant) -> Result<usize, ProtocolError> {
+        let mut used = 0;
+        while !self.is_congested(lane) {
+            let record = Record::first(&bytes[used..]).map_err(|bad| ProtocolError::RecordLength(bad.0))?;
+            let Some(record) = record else { break };
+            self.handle_record(lane, &record, now)?;
+            used += record.wire_len();
+        }
+        Ok(used)
+    }
+
+    /// The peer does not take our answers: do not read its lane until some have left.
+    pub fn is_congested(&self, lane: LaneId) -> bool {
+        self.lanes[lane].is_congested()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a record carries the low half of its number")]
+    fn handle_record(
+        &mut self,
+        lane: LaneId,
+        record: &Record<'_>,
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
+        let state = &mut self.lanes[lane];
+        state.heard();
+        let expected = (state.received + 1) as u32;
+        if record.number != expected {
+            return Err(ProtocolError::RecordNumber { got: record.number, expected });
+        }
+        let mut body = record.body;
+        let mut wants_ack = false;
+        while let Some(frame) = Frame::decode(&mut body)? {
+            wants_ack |= frame.wants_ack();
+            self.handle_frame(lane, frame, now)?;
+        }
+        let state = &mut self.lanes[lane];
+        state.received += 1;
+        if wants_ack {
+            state.owe_ack(record.wire_len(), now, &self.limits);
+        }
+        Ok(())
+    }
+
+    fn handle_frame(&mut self, lane: LaneId, frame: Frame<'_>, now: Instant) -> Result<(), ProtocolError> {
+        match frame {
+            Frame::Open(id, window, meta) => self.handle_open(lane, id, window, meta)?,
+            Frame::Answer(id, answer) => self.handle_answer(lane, id, answer)?,
+            Frame::Data(id, bytes) => self.handle_data(lane, id, bytes, now)?,
+            Frame::Datagram(id, bytes) => self.handle_datagram(lane, id, bytes)?,
+            Frame::Fin(id) => {
+                if let Some(flow) = self.live(lane, id)? {
+                    let Body::Stream(stream) = &mut flow.body else {
+                        return Err(ProtocolError::BadState(id.0));
+                    };
+                    if stream.fin_received {
+                        return Err(ProtocolError::BadState(id.0));
+                    }
+                    stream.fin_received = true;
+                    flow.readers.wake();
+                }
+            }
+            Frame::Reset(id, code) => self.handle_reset(lane, id, code)?,
+            Frame::Credit(id, bytes) => {
+                if let Some(flow) = self.live(lane, id)? {
+                    let Body::Stream(stream) = &mut flow.body else {
+                        return Err(ProtocolError::BadState(id.0));
+                    };
+                    stream.credit += u64::from(bytes);
+                    if stream.credit > u64::from(MAX_CREDIT) {
+                        return Err(ProtocolError::CreditOverflow(id.0));
+                    }
+                    self.schedule(id);
+                }
+            }
+            // One answer a time: a flood of pings costs its sender more than us.
+            Frame::Ping(token) => self.lanes[lane].pong = Some(token),
+            Frame::Pong(token) => self.lanes[lane].handle_pong(token, now),
+            Frame::Goaway => self.lanes[lane].goaway = true,
+            Frame::Ack(number) => {
+                let state = &mut self.lanes[lane];
+                if number > state.sent {
+                    return Err(ProtocolError::AckTooHigh(number));
+                }
+                state.acknowledged = state.acknowledged.max(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_open(
+        &mut self,
+        lane: LaneId,
+        id: FlowId,
+        window: u32,
+        meta: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let state = &mut self.lanes[lane];
+        let in_order = state.highest.is_none_or(|highest| highest < id);
+        state.highest = state.highest.max(Some(id));
+        if self.is_mine(id) || !in_order || self.flows.contains_key(&id) {
+            return Err(ProtocolError::BadOpen(id.0));
+        }
+        if window > MAX_CREDIT {
+            return Err(ProtocolError::CreditOverflow(id.0));
+        }
+        let refusal = if self.life != Life::Open {
+            Refusal::Closed
+        } else if self.theirs >= self.limits.flows || self.requests.len() >= self.limits.unanswered {
+            Refusal::Overloaded
+        } else if let Ok((open, [])) = postcard::take_from_bytes::<Open>(meta) {
+            let datagrams = open.is_datagram();
+            let promise = if datagrams { 0 } else { self.promise_window() };
+            let mut flow = Flow::new(lane, false, Phase::Requested, datagrams, promise);
+            flow.open = Some(Box::new(open));
+            if let Body::Stream(stream) = &mut flow.body {
+                stream.credit = u64::from(window);
+            }
+            self.insert(id, flow);
+            self.requests.push_back(id);
+            self.request_waiters.wake();
+            return Ok(());
+        } else {
+            // A kind of flow that a newer peer knows.
+            Refusal::Unsupported
+        };
+        self.control(lane, Control::Answer(id, Err(refusal)));
+        Ok(())
+    }
+
+    fn handle_answer(
+        &mut self,
+        lane: LaneId,
+        id: FlowId,
+        answer: Result<u32, Refusal>,
+    ) -> Result<(), ProtocolError> {
+        if !self.is_mine(id) {
+            return Err(ProtocolError::BadState(id.0));
+        }
+        let Some(flow) = self.known(lane, id)? else { return Ok(()) };
+        match flow.phase {
+            Phase::Opening { sent: true } => {}
+            // This end closed meanwhile.
+            Phase::Refused(_) => return Ok(()),
+            _ => return Err(ProtocolError::BadState(id.0)),
+        }
+        match answer {
+            Ok(window) if window > MAX_CREDIT => return Err(ProtocolError::CreditOverflow(id.0)),
+            Ok(window) => {
+                flow.phase = Phase::Live;
+                if let Body::Stream(stream) = &mut flow.body {
+                    stream.credit = u64::from(window);
+                }
+            }
+            Err(why) => flow.phase = Phase::Refused(why),
+        }
+        flow.readers.wake();
+        Ok(())
+    }
+
+    fn handle_data(
+        &mut self,
+        lane: LaneId,
+        id: FlowId,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
+        let Some(flow) = self.live(lane, id)? else { return Ok(()) };
+        let Body::Stream(stream) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
+        if stream.fin_received {
+            return Err(ProtocolError::BadState(id.0));
+        }
+        let length = u32::try_from(bytes.len()).map_err(|_| ProtocolError::Overrun(id.0))?;
+        stream.window.receive(length, now).map_err(|_| ProtocolError::Overrun(id.0))?;
+        if !flow.orphan {
+            stream.unread.push(bytes);
+            flow.readers.wake();
+        }
+        Ok(())
+    }
+
+    fn handle_datagram(&mut self, lane: LaneId, id: FlowId, bytes: &[u8]) -> Result<(), ProtocolError> {
+        let total = self.datagram_bytes + bytes.len();
+        let (most, most_bytes) = (self.limits.datagrams, self.limits.datagram_bytes);
+        let crowded = total > self.limits.total_datagram_bytes;
+        let Some(flow) = self.live(lane, id)? else { return Ok(()) };
+        let Body::Datagrams(queues) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
+        let full = queues.unread.len() >= most || queues.unread_bytes + bytes.len() > most_bytes;
+        // Like a full socket buffer: the newest is dropped.
+        if full || crowded || flow.orphan {
+            return Ok(());
+        }
+        queues.unread_bytes += bytes.len();
+        queues.unread.push_back(Bytes::copy_from_slice(bytes));
+        flow.readers.wake();
+        self.datagram_bytes = total;
+        Ok(())
+    }
+
+    fn handle_reset(&mut self, lane: LaneId, id: FlowId, code: ResetCode) -> Result<(), ProtocolError> {
+        let Some(flow) = self.known(lane, id)? else { return Ok(()) };
+        let why = match code {
+            ResetCode::Abort(why) => why,
+            ResetCode::Stop => return self.handle_stop(id),
+        };
+        match flow.phase {
+            // Before its answer a flow is refused, not reset.
+            Phase::Opening { sent: false } => return Err(ProtocolError::UnknownFlow(id.0)),
+            Phase::Opening { sent: true } => flow.phase = Phase::Refused(why),
+            Phase::Refused(_) => {}
+            Phase::Requested | Phase::Live => flow.reset = Some(why),
+        }
+        if flow.orphan {
+            self.retire(id);
+            return Ok(());
+        }
+        let untaken = flow.open.take().is_some();
+        let unsent = flow.unsent();
+        match &mut flow.body {
+            Body::Stream(stream) => {
+                stream.unsent.clear();
+                stream.unread.clear();
+            }
+            // What was received before stays: the last answer and then the end.
+            Body::Datagrams(queues) => {
+                queues.unsent.clear();
+                queues.unsent_bytes = 0;
+            }
+        }
+        flow.wake();
+        self.unsent -= unsent;
+        if untaken {
+            self.requests.retain(|request| *request != id);
+            self.retire(id);
+        }
+        Ok(())
+    }
+
+    /// The other side reads no more, but what it sent before stands.
+    fn handle_stop(&mut self, id: FlowId) -> Result<(), ProtocolError> {
+        let Some(flow) = self.flows.get_mut(&id) else { return Ok(()) };
+        let unsent = flow.unsent();
+        let Body::Stream(stream) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
+        if flow.phase != Phase::Live {
+            return Err(ProtocolError::BadState(id.0));
+        }
+        stream.stopped = true;
+        stream.unsent.clear();
+        if stream.fin == Fin::Pending {
+            stream.fin = Fin::Sent;
+        }
+        flow.wake();
+        let gone = flow.orphan;
+        self.unsent -= unsent;
+        if gone {
+            self.retire(id);
+        }
+        Ok(())
+    }
+
+    /// The flow if it is connected; `None` when it ended before.
+    fn live(&mut self, lane: LaneId, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        match self.known(lane, id)? {
+            Some(flow) if flow.reset.is_some() => Err(ProtocolError::BadState(id.0)),
+            Some(flow) if flow.phase == Phase::Live => Ok(Some(flow)),
+            // We closed while the answer was on its way.
+            Some(flow) if matches!(flow.phase, Phase::Refused(_)) => Ok(None),
+            Some(_) => Err(ProtocolError::BadState(id.0)),
+            None => Ok(None),
+        }
+    }
+
+    /// The flow if this end still has it; `None` when it ended before. A frame for a flow that was never opened on
+    /// this lane is an error.
+    fn known(&mut self, lane: LaneId, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        let unknown = ProtocolError::UnknownFlow(id.0);
+        let opened = if self.is_mine(id) { id < self.next } else { Some(id) <= self.lanes[lane].highest };
+        match self.flows.get_mut(&id) {
+            Some(flow) if flow.lane != lane => Err(unknown),
+            Some(flow) => Ok(Some(flow)),
+            None if opened => Ok(None),
+            None => Err(unknown),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! State of one flow.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{chunks::Chunks, lane::LaneId, waiters::Waiters, window::Window};
+use crate::{Open, Refusal};
+
+/// A call on a flow cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// The other side ended it early.
+    #[error("the other side reset the flow")]
+    Reset(Refusal),
+    /// The tunnel ended.
+    #[error("the tunnel ended")]
+    TunnelEnded,
+    /// Written after the end of writing.
+    #[error("written after shutdown")]
+    Finished,
+}
+
+/// How far the open got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Ours; whether OPEN has left.
+    Opening { sent: bool },
+    /// Ours, answered with a refusal that the opener has not seen yet.
+    Refused(Refusal),
+    /// Theirs, not answered.
+    Requested,
+    /// Connected.
+    Live,
+}
+
+/// The sending direction's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fin {
+    None,
+    Pending,
+    Sent,
+}
+
+/// Which of the scheduler's lists has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    None,
+    Fresh,
+    Ready,
+}
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) lane: LaneId,
+    pub(super) mine: bool,
+    pub(super) phase: Phase,
+    /// What a request asks for until it is taken; what an open has to say until it is sent.
+    pub(super) open: Option<Box<Open>>,
+    pub(super) meta: Vec<u8>,
+    pub(super) body: Body,
+    pub(super) reset: Option<Refusal>,
+    /// Its handle is gone: what is queued still leaves, then the state goes.
+    pub(super) orphan: bool,
+    pub(super) place: Place,
+    /// Bytes it may still send in this turn; negative after a datagram longer than the turn.
+    pub(super) deficit: i64,
+    pub(super) readers: Waiters,
+    pub(super) writers: Waiters,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Stream(Stream),
+    /// Boxed: most flows are streams, and a flow's entry should stay small.
+    Datagrams(Box<DatagramQueues>),
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) unsent: Chunks,
+    pub(super) credit: u64,
+    pub(super) fin: Fin,
+    /// The other side reads no more.
+    pub(super) stopped: bool,
+    pub(super) unread: Chunks,
+    pub(super) window: Window,
+    pub(super) fin_received: bool,
+    /// Already in its lane's list of owed credit.
+    pub(super) credit_listed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct DatagramQueues {
+    pub(super) unsent: VecDeque<Bytes>,
+    pub(super) unsent_bytes: usize,
+    pub(super) unread: VecDeque<Bytes>,
+    pub(super) unread_bytes: usize,
+    /// Ends the flow after the queue.
+    pub(super) closing: Option<Refusal>,
+}
+
+impl Flow {
+    pub(super) fn new(lane: LaneId, mine: bool, phase: Phase, datagrams: bool, window: u32) -> Self {
+        let body = if datagrams {
+            Body::Datagrams(Box::default())
+        } else {
+            Body::Stream(Stream {
+                unsent: Chunks::default(),
+                credit: 0,
+                fin: Fin::None,
+                stopped: false,
+                unread: Chunks::default(),
+                window: Window::new(window),
+                fin_received: false,
+                credit_listed: false,
+            })
+        };
+        Self {
+            lane,
+            mine,
+            phase,
+            open: None,
+            meta: Vec::new(),
+            body,
+            reset: None,
+            orphan: false,
+            place: Place::None,
+            deficit: 0,
+            readers: Waiters::default(),
+            writers: Waiters::default(),
+        }
+    }
+
+    /// Bytes queued towards the lane.
+    pub(super) fn unsent(&self) -> usize {
+        match &self.body {
+            Body::Stream(stream) => stream.unsent.len(),
+            Body::Datagrams(queues) => queues.unsent_bytes,
+        }
+    }
+
+    /// Whether a turn of the scheduler would send something.
+    pub(super) fn can_send(&self) -> bool {
+        self.phase == Phase::Live
+            && match &self.body {
+                Body::Stream(stream) if stream.unsent.is_empty() => stream.fin == Fin::Pending,
+                Body::Stream(stream) => stream.credit > 0,
+                Body::Datagrams(queues) => !queues.unsent.is_empty() || queues.closing.is_some(),
+            }
+    }
+
+    /// Window promised to the other side, for the tunnel's sum.
+    pub(super) fn window_size(&self) -> u64 {
+        match &self.body {
+            Body::Stream(stream) => u64::from(stream.window.size()),
+            Body::Datagrams(_) => 0,
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        self.readers.wake();
+        self.writers.wake();
+    }
+}

@@ -1,0 +1,173 @@
+//! State of one lane: numbering, acknowledgement, liveness and the scheduler's lists.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{
+    frame::{FlowId, ResetCode},
+    limits::Limits,
+};
+use crate::Refusal;
+
+/// Index of a lane in its tunnel; the two ends may count differently.
+pub type LaneId = usize;
+
+/// A lane whose peer does not take its answers is not read any further beyond this many frames.
+const CONGESTED: usize = 4096;
+
+/// A small frame that goes before all data.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Control {
+    /// Taken from the flow when it leaves; nothing when the flow is gone.
+    Open(FlowId),
+    Answer(FlowId, Result<u32, Refusal>),
+    Reset(FlowId, ResetCode),
+    Goaway,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) control: VecDeque<Control>,
+    /// Flows that owe a CREDIT frame.
+    pub(super) credits: VecDeque<FlowId>,
+    /// Flows that began to send after a pause: one turn each before `ready` (as fq_codel does), so that a
+    /// keystroke does not wait behind a download.
+    pub(super) fresh: VecDeque<FlowId>,
+    /// Flows that go on sending.
+    pub(super) ready: VecDeque<FlowId>,
+    /// The first datagram did not fit behind the control frames: next time it goes first.
+    pub(super) data_first: bool,
+    pub(super) pong: Option<u64>,
+    /// Flows on this lane.
+    pub(super) flows: usize,
+    /// Highest flow that the other side opened here.
+    pub(super) highest: Option<FlowId>,
+    pub(super) goaway: bool,
+
+    /// Number of the last record sent.
+    pub(super) sent: u64,
+    /// The other side has handed on all records up to this.
+    pub(super) acknowledged: u64,
+    /// Number of the last record received.
+    pub(super) received: u64,
+    owed: usize,
+    ack_due: Option<Instant>,
+
+    next_ping: Instant,
+    ping: Option<u64>,
+    token: u64,
+    /// Token and time of the ping on its way.
+    pinged: Option<(u64, Instant)>,
+    /// Since when an answer is missing.
+    silent_since: Option<Instant>,
+    smoothed: Option<Duration>,
+    recent: VecDeque<Duration>,
+}
+
+impl Lane {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            control: VecDeque::new(),
+            credits: VecDeque::new(),
+            fresh: VecDeque::new(),
+            ready: VecDeque::new(),
+            data_first: false,
+            pong: None,
+            flows: 0,
+            highest: None,
+            goaway: false,
+            sent: 0,
+            acknowledged: 0,
+            received: 0,
+            owed: 0,
+            ack_due: None,
+            next_ping: now,
+            ping: None,
+            token: 0,
+            pinged: None,
+            silent_since: None,
+            smoothed: None,
+            recent: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_congested(&self) -> bool {
+        self.control.len() >= CONGESTED
+    }
+
+    /// Nothing waits to be sent.
+    pub(super) fn is_drained(&self) -> bool {
+        self.control.is_empty() && self.credits.is_empty() && self.fresh.is_empty() && self.ready.is_empty()
+    }
+
+    /// Any byte of the peer is a sign of life.
+    pub(super) fn heard(&mut self) {
+        self.silent_since = None;
+    }
+
+    pub(super) fn owe_ack(&mut self, bytes: usize, now: Instant, limits: &Limits) {
+        self.owed += bytes;
+        self.ack_due.get_or_insert(now + limits.ack_delay);
+    }
+
+    /// The acknowledgement to send: due, or worth a ride in a record that leaves anyway.
+    pub(super) fn take_ack(&mut self, now: Instant, rides: bool, limits: &Limits) -> Option<u64> {
+        let due = self.ack_due?;
+        if !rides && now < due && self.owed < limits.ack_bytes {
+            return None;
+        }
+        self.owed = 0;
+        self.ack_due = None;
+        Some(self.received)
+    }
+
+    pub(super) fn take_ping(&mut self, now: Instant) -> Option<u64> {
+        let token = self.ping.take()?;
+        self.pinged = Some((token, now));
+        Some(token)
+    }
+
+    pub(super) fn handle_pong(&mut self, token: u64, now: Instant) {
+        let Some((_, sent)) = self.pinged.take_if(|(pinged, _)| *pinged == token) else { return };
+        let sample = now.duration_since(sent);
+        self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
+        if self.recent.len() == 12 {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sample);
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// Lowest round trip of the last minute: the path without our own queues in it.
+    pub(super) fn shortest_round_trip(&self) -> Duration {
+        self.recent.iter().min().copied().unwrap_or_default()
+    }
+
+    pub(super) fn poll_timeout(&self, limits: &Limits) -> Instant {
+        let dead = self.silent_since.map(|since| since + limits.silence);
+        [self.ack_due, dead].into_iter().flatten().fold(self.next_ping, Instant::min)
+    }
+
+    /// Returns whether the lane is dead.
+    pub(super) fn handle_timeout(&mut self, now: Instant, limits: &Limits) -> bool {
+        if now >= self.next_ping {
+            self.next_ping = now + limits.ping_interval;
+            self.token += 1;
+            self.ping = Some(self.token);
+            self.silent_since.get_or_insert(now);
+        }
+        self.silent_since.is_some_and(|since| now >= since + limits.silence)
+    }
+
+    /// Whether a ping, pong or due acknowledgement waits.
+    pub(super) fn has_signal(&self, now: Instant, limits: &Limits) -> bool {
+        self.ping.is_some()
+            || self.pong.is_some()
+            || self.ack_due.is_some_and(|due| now >= due || self.owed >= limits.ack_bytes)
+    }
+}

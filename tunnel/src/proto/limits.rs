@@ -1,0 +1,63 @@
+//! Every bound of a tunnel in one place.
+
+use std::time::Duration;
+
+/// Bounds of one end. Both ends may differ: each states its windows in its own frames.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Receive window of a new flow, bytes, while the tunnel is not crowded.
+    pub initial_window: u32,
+    /// The receive window of a flow grows up to this, bytes.
+    pub max_window: u32,
+    /// Sum of all receive windows, bytes, beyond which new flows get smaller ones and none grows.
+    pub total_window: u64,
+    /// Bytes a flow may queue towards its lane.
+    pub send_queue: usize,
+    /// Bytes all flows together may queue; beyond it each flow keeps [`Self::crowded_send_queue`].
+    pub total_send_queue: usize,
+    /// Bytes a flow may still queue in a crowded tunnel.
+    pub crowded_send_queue: usize,
+    /// Flows that each side may have open.
+    pub flows: usize,
+    /// Opens of the other side that nobody has taken yet.
+    pub unanswered: usize,
+    /// Datagrams queued in each direction of a flow.
+    pub datagrams: usize,
+    /// Bytes of datagrams queued in each direction of a flow.
+    pub datagram_bytes: usize,
+    /// Bytes of received datagrams queued in the whole tunnel.
+    pub total_datagram_bytes: usize,
+    /// Time between two pings of a lane.
+    pub ping_interval: Duration,
+    /// A lane that says nothing for this long after a ping is dead.
+    pub silence: Duration,
+    /// An acknowledgement is sent after this time at the latest.
+    pub ack_delay: Duration,
+    /// Bytes received after which an acknowledgement is due at once.
+    pub ack_bytes: usize,
+    /// How long a close waits for queued bytes.
+    pub close_delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            initial_window: 256 << 10,
+            max_window: 16 << 20,
+            total_window: 256 << 20,
+            send_queue: 128 << 10,
+            total_send_queue: 64 << 20,
+            crowded_send_queue: 4 << 10,
+            flows: 65_536,
+            unanswered: 1024,
+            datagrams: 256,
+            datagram_bytes: 1 << 20,
+            total_datagram_bytes: 32 << 20,
+            ping_interval: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
+            ack_delay: Duration::from_millis(100),
+            ack_bytes: 256 << 10,
+            close_delay: Duration::from_secs(1),
+        }
+    }
+}

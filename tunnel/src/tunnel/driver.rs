@@ -1,0 +1,256 @@
+//! The future that moves bytes between the carriers and the state machine.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::{
+    Carrier,
+    carrier::Stream,
+    shared::{Shared, now},
+};
+use crate::proto::{Connection, EndCause, LaneId, record::MAX_RECORD};
+
+/// Bytes of one read: several records, so that one wake-up serves them all.
+const READ: usize = 4 * MAX_RECORD;
+
+/// Reads and writes of each lane in one poll; then other tasks of the runtime get their turn.
+const ROUNDS: usize = 16;
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    lanes: Vec<Lane>,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// The carrier's own words for its loss.
+    failure: Option<io::Error>,
+}
+
+/// One carrier with the bytes between it and the state machine.
+struct Lane {
+    id: LaneId,
+    io: Box<dyn Stream>,
+    /// `inbox[start..end]` is received and not yet taken by the state machine.
+    inbox: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// One record, `outbox[sent..]` of it still to be written.
+    outbox: Vec<u8>,
+    sent: usize,
+    unflushed: bool,
+    shut: bool,
+    read_ended: bool,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, carrier: Carrier) -> Self {
+        let mut driver = Self { shared, lanes: Vec::new(), timer: None, failure: None };
+        driver.add(carrier);
+        driver
+    }
+
+    fn add(&mut self, carrier: Carrier) {
+        let id = self.shared.lock().add_lane(now());
+        self.lanes.push(Lane {
+            id,
+            io: carrier.io,
+            inbox: vec![0; READ].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            outbox: Vec::with_capacity(MAX_RECORD),
+            sent: 0,
+            unflushed: false,
+            shut: false,
+            read_ended: false,
+        });
+    }
+
+    /// One read and one write on each lane; whether any did something.
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        for lane in &mut self.lanes {
+            let moved = lane.read(&self.shared, cx).and_then(|read| Ok(lane.write(&self.shared, cx)? | read));
+            match moved {
+                Ok(moved) => progress |= moved,
+                Err(LaneError::Io(error)) => {
+                    self.shared.lock().handle_lane_end(lane.id);
+                    self.failure.get_or_insert(error);
+                }
+                Err(LaneError::End(cause)) => self.shared.lock().end(cause),
+            }
+        }
+        let all_ended = self.lanes.iter().all(|lane| lane.read_ended && lane.shut);
+        let mut connection = self.shared.lock();
+        if connection.is_closing() && all_ended {
+            connection.end(EndCause::Closed);
+        }
+        progress
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.shared.lock().poll_timeout() else { return Poll::Pending };
+        let at = tokio::time::Instant::from_std(deadline);
+        match &mut self.timer {
+            Some((known, _)) if *known == deadline => {}
+            Some((known, sleep)) => {
+                *known = deadline;
+                sleep.as_mut().reset(at);
+            }
+            timer => *timer = Some((deadline, Box::pin(tokio::time::sleep_until(at)))),
+        }
+        match &mut self.timer {
+            Some((_, sleep)) => sleep.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn outcome(&mut self, cause: EndCause) -> io::Result<()> {
+        let kind = match cause {
+            EndCause::Closed | EndCause::ClosedByPeer => return Ok(()),
+            EndCause::CarrierLost => match self.failure.take() {
+                Some(error) => return Err(error),
+                None => io::ErrorKind::UnexpectedEof,
+            },
+            EndCause::Silent => io::ErrorKind::TimedOut,
+            EndCause::Protocol(_) => io::ErrorKind::InvalidData,
+            EndCause::Dropped => io::ErrorKind::ConnectionAborted,
+        };
+        Err(io::Error::new(kind, cause))
+    }
+}
+
+impl Future for Driver {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        for _ in 0..ROUNDS {
+            this.shared.lock().register_driver(cx.waker());
+            for carrier in this.shared.take_joining() {
+                this.add(carrier);
+            }
+            let progress = this.turn(cx);
+            let ended = this.shared.lock().ended();
+            if let Some(cause) = ended {
+                return Poll::Ready(this.outcome(cause));
+            }
+            if this.poll_timer(cx).is_ready() {
+                this.timer = None;
+                this.shared.lock().handle_timeout(now());
+            } else if !progress {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.lock().end(EndCause::Dropped);
+    }
+}
+
+enum LaneError {
+    Io(io::Error),
+    End(EndCause),
+}
+
+impl From<io::Error> for LaneError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Lane {
+    fn read(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Result<bool, LaneError> {
+        if self.read_ended {
+            return Ok(false);
+        }
+        // A congested lane is not read: its peer does not take our answers. Writing makes room and comes back here.
+        let mut progress = self.take(&mut shared.lock())?;
+        if shared.lock().is_congested(self.id) {
+            return Ok(progress);
+        }
+        if self.inbox.len() - self.end < MAX_RECORD {
+            self.inbox.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let mut buf = ReadBuf::new(&mut self.inbox[self.end..]);
+        if Pin::new(&mut self.io).poll_read(cx, &mut buf)?.is_ready() {
+            let read = buf.filled().len();
+            if read == 0 {
+                self.read_ended = true;
+                let mut connection = shared.lock();
+                // While closing, the other side's end only means that it has nothing more to say.
+                if !connection.is_closing() {
+                    connection.handle_lane_end(self.id);
+                }
+                return Ok(true);
+            }
+            self.end += read;
+            progress = true;
+            self.take(&mut shared.lock())?;
+        }
+        Ok(progress)
+    }
+
+    /// Hands whole records to the state machine.
+    fn take(&mut self, connection: &mut Connection) -> Result<bool, LaneError> {
+        if self.start == self.end {
+            return Ok(false);
+        }
+        let used = connection
+            .handle_bytes(self.id, &self.inbox[self.start..self.end], now())
+            .map_err(|error| LaneError::End(error.into()))?;
+        self.start += used;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        Ok(used > 0)
+    }
+
+    fn write(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Result<bool, LaneError> {
+        if self.shut {
+            return Ok(false);
+        }
+        let mut progress = false;
+        if self.outbox.is_empty() && shared.lock().poll_transmit(self.id, &mut self.outbox, now()) {
+            self.unflushed = true;
+            progress = true;
+        }
+        while self.sent < self.outbox.len() {
+            match Pin::new(&mut self.io).poll_write(cx, &self.outbox[self.sent..])? {
+                Poll::Ready(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Poll::Ready(written) => self.sent += written,
+                Poll::Pending => return Ok(progress),
+            }
+            progress = true;
+        }
+        self.outbox.clear();
+        self.sent = 0;
+        if progress {
+            return Ok(true);
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx)? {
+                Poll::Ready(()) => self.unflushed = false,
+                Poll::Pending => return Ok(false),
+            }
+        }
+        if shared.lock().is_drained() {
+            self.shut = Pin::new(&mut self.io).poll_shutdown(cx)?.is_ready();
+            return Ok(self.shut);
+        }
+        Ok(false)
+    }
+}

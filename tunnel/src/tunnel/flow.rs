@@ -1,0 +1,98 @@
+//! One byte stream.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::shared::{Shared, now};
+use crate::proto::{FlowError, FlowId, connection::ReadOutcome};
+
+/// The right to one flow of the state machine; dropping it gives the flow up.
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: FlowId,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>, id: FlowId) -> Self {
+        Self { shared, id }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock().release(self.id);
+    }
+}
+
+/// One byte stream. `shutdown` sends FIN (half-close: reading goes on); dropping it before both directions ended
+/// sends RESET. A RESET of the other side is `ConnectionReset` on read and write, never an end of file.
+///
+/// Dropped after `shutdown`, what was written still arrives with its end of file; only the other side's writing is
+/// reset. When the tunnel ends, what had arrived can still be read, then comes `ConnectionAborted`.
+pub struct Flow {
+    handle: Handle,
+}
+
+impl Flow {
+    pub(super) fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    /// Ends it at once in both directions, as a RST does.
+    pub fn reset(self) {
+        self.handle.shared.lock().reset(self.handle.id);
+    }
+}
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Flow").field(&self.handle.id.0).finish()
+    }
+}
+
+impl AsyncRead for Flow {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let (most, id) = (buf.remaining(), self.handle.id);
+        let sink = |bytes: &[u8]| buf.put_slice(bytes);
+        match ready!(self.handle.shared.lock().poll_read(id, most, sink, cx.waker(), now())) {
+            Ok(ReadOutcome::Bytes(_) | ReadOutcome::End) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Flow {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.handle.shared.lock().poll_write(self.handle.id, buf, cx.waker()));
+        Poll::Ready(written.map_err(Into::into))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The driver sends what is queued without being asked.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.handle.shared.lock().finish(self.handle.id).map_err(Into::into))
+    }
+}
+
+impl From<FlowError> for io::Error {
+    fn from(error: FlowError) -> Self {
+        let kind = match error {
+            FlowError::Reset(_) => io::ErrorKind::ConnectionReset,
+            FlowError::TunnelEnded => io::ErrorKind::ConnectionAborted,
+            FlowError::Finished => io::ErrorKind::BrokenPipe,
+        };
+        Self::new(kind, error)
+    }
+}
