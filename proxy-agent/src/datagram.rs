@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use devproxy_tunnel::{Refusal, Request};
 use nix::errno::Errno;
-use tokio::{net::UdpSocket, time::Instant};
+use tokio::{io::Interest, net::UdpSocket, time::Instant};
 
 use crate::{dial::refusal, listener::unmapped};
 
@@ -35,9 +35,13 @@ pub(crate) async fn serve(request: Request, target: SocketAddr, idle: Duration) 
                     _ => {}
                 }
             }
-            ready = socket.readable() => {
-                if ready.is_err() {
-                    break Refusal::Closed;
+            // An ICMP error makes the socket neither readable nor closed, only EPOLLERR.
+            ready = socket.ready(Interest::READABLE | Interest::ERROR) => {
+                let Ok(ready) = ready else { break Refusal::Closed };
+                if ready.is_error()
+                    && let Some(e) = pending_error(&socket)
+                {
+                    break refusal(&e, target);
                 }
                 match receive(&socket) {
                     Ok(datagram) => if flow.send(datagram).await.is_err() { return },
@@ -71,6 +75,13 @@ fn receive(socket: &UdpSocket) -> io::Result<Bytes> {
         let length = socket.try_recv(scratch)?;
         Ok(Bytes::copy_from_slice(&scratch[..length]))
     })
+}
+
+/// Takes the error that ICMP left, and with it the readiness that told of it.
+fn pending_error(socket: &UdpSocket) -> Option<io::Error> {
+    let error = socket.take_error().ok().flatten();
+    let _ = socket.try_io(Interest::ERROR, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+    error
 }
 
 fn lost(error: &io::Error) -> bool {

@@ -33,3 +33,6 @@ mod session;
 pub mod settings;
 
 pub use lifecycle::{StartError, run};
+
+#[cfg(test)]
+mod tests;

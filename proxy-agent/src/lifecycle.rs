@@ -39,6 +39,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// After SIGTERM connections in flight get this long; the stand-in's grace period is at least 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
 
+/// For the last bytes of the tunnel.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// How often a drain looks whether connections have ended.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -86,6 +89,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         // A second signal means now.
         () = signals.end() => {}
     }
+    parts.say_goodbye().await;
     Ok(())
 }
 
@@ -93,6 +97,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
 pub(crate) struct Parts {
     /// The number of connections accepted in the pod that have not ended.
     pub(crate) active: watch::Receiver<usize>,
+    routes: Arc<Routes>,
     _tasks: JoinSet<()>,
 }
 
@@ -116,8 +121,17 @@ impl Parts {
         let mut tasks = JoinSet::new();
         tasks.spawn(carrier::accept(tunnel_listeners, settings.key, proved));
         tasks.spawn(session::serve(Arc::new(pod), carriers));
-        tasks.spawn(ports::serve(accepted, routes, active));
-        Self { active: count, _tasks: tasks }
+        tasks.spawn(ports::serve(accepted, routes.clone(), active));
+        Self { active: count, routes, _tasks: tasks }
+    }
+
+    /// Ends the tunnel in words: the laptop need not find out whether it is the network or the agent that has gone.
+    async fn say_goodbye(&self) {
+        let tunnel = self.routes.borrow().tunnel.clone();
+        if let Some(tunnel) = tunnel {
+            tunnel.close();
+            let _ = tokio::time::timeout(GOODBYE, tunnel.closed()).await;
+        }
     }
 }
 
@@ -177,7 +191,7 @@ fn reap() {
     }
 }
 
-/// Each flow needs a descriptor; the soft limit of 1,024 is for programs that use select().
+/// Each flow needs a descriptor; the soft limit of 1,024 is for programs that use `select`.
 fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));

@@ -1,5 +1,7 @@
 //! The loader becomes the agent, whatever the pod allows.
 
+#![expect(clippy::unwrap_used, reason = "a test: what it needs and does not find is its failure")]
+
 use std::{
     env, fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},

@@ -49,8 +49,9 @@ fn start(arguments: impl Iterator<Item = OsString>) -> Result<Infallible, String
     let agent = unpack(&payload).map_err(|why| format!("{}: {why}", arguments.payload.display()))?;
     drop(payload);
     let image = Image { agent, arguments: arguments.agent, environment: environment() };
-    let Err(memory) = if arguments.memory { image.from_memory() } else { Err("switched off".to_owned()) };
-    let Err(file) = image.from_directory(&arguments.directory);
+    let Err(memory) =
+        if arguments.memory { image.execute_in_memory() } else { Err("switched off".to_owned()) };
+    let Err(file) = image.execute_in(&arguments.directory);
     Err(format!("cannot execute the agent, neither from memory ({memory}) nor from a file ({file})"))
 }
 
@@ -120,7 +121,7 @@ struct Image {
 }
 
 impl Image {
-    fn from_memory(&self) -> Result<Infallible, String> {
+    fn execute_in_memory(&self) -> Result<Infallible, String> {
         // With vm.memfd_noexec=1 only a memfd made with MFD_EXEC can be executed; before Linux 6.3 the flag is EINVAL.
         let executable = MFdFlags::from_bits_retain(nix::libc::MFD_EXEC);
         let create = |flags| memfd_create(c"devproxy-agent", MFdFlags::MFD_CLOEXEC | flags);
@@ -133,7 +134,7 @@ impl Image {
         fexecve(&memory, &self.arguments, &self.environment).map_err(|e| format!("exec: {e}"))
     }
 
-    fn from_directory(&self, directory: &Path) -> Result<Infallible, String> {
+    fn execute_in(&self, directory: &Path) -> Result<Infallible, String> {
         let path = directory.join("devproxy-agent");
         write_executable(&path, &self.agent).map_err(|e| format!("{}: {e}", path.display()))?;
         let name = c_string(path.clone().into_os_string()).ok_or("a path with a NUL byte")?;

@@ -53,7 +53,7 @@ fn default_route() -> Option<String> {
     default_route_v4(&v4).or_else(|| default_route_v6(&v6)).map(str::to_owned)
 }
 
-/// Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask …
+/// Columns: `Iface Destination Gateway Flags RefCnt Use Metric Mask …`
 fn default_route_v4(table: &str) -> Option<&str> {
     table.lines().skip(1).find_map(|line| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -61,7 +61,7 @@ fn default_route_v4(table: &str) -> Option<&str> {
     })
 }
 
-/// Columns: destination prefix-length source prefix-length next-hop metric refcount use flags Iface. The kernel's own
+/// Columns: destination, its length, source, its length, next hop, metric, references, use, flags, name. The kernel's own
 /// entry for "no route" is a default route of `lo`.
 fn default_route_v6(table: &str) -> Option<&str> {
     table.lines().find_map(|line| {

@@ -44,7 +44,7 @@ impl Watch {
                 let waited = events
                     .async_io(Interest::READABLE, |events| events.0.read_events().map_err(io::Error::from));
                 if waited.await.is_err() {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
             Self::Looking { root, seen } => loop {
