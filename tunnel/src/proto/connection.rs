@@ -94,7 +94,6 @@ enum Life {
 /// One end of a tunnel; the order of calls stands in [`crate::proto`].
 #[derive(Debug)]
 pub struct Connection {
-    role: Role,
     limits: Limits,
     lanes: Vec<Lane>,
     flows: HashMap<FlowId, Flow>,
@@ -119,7 +118,6 @@ impl Connection {
     /// A tunnel without lanes.
     pub fn new(role: Role, limits: Limits) -> Self {
         Self {
-            role,
             limits,
             lanes: Vec::new(),
             flows: HashMap::new(),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod pair;
+
 use std::{io, net::SocketAddr, time::Duration};
 
 use devproxy_tunnel::{Carrier, Datagrams, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId};

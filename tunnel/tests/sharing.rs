@@ -1,0 +1,216 @@
+//! How flows share a lane, in virtual time.
+
+mod support;
+
+use std::{task::Poll, task::Waker, time::Duration};
+
+use devproxy_tunnel::proto::{FlowId, Limits};
+use support::{
+    pair::{AGENT, LAPTOP, Pair},
+    target,
+};
+
+/// A link of so many bytes a millisecond from the laptop to the agent; the way back is not limited.
+fn run_link(pair: &mut Pair, rate: usize, mut each_millisecond: impl FnMut(&mut Pair)) {
+    let mut budget = 0;
+    budget += rate;
+    while budget > 0 {
+        let sent = pair.transmit(LAPTOP, 0);
+        if sent == 0 {
+            break;
+        }
+        budget = budget.saturating_sub(sent);
+    }
+    pair.advance(Duration::from_millis(1));
+    pair.deliver(AGENT, 0, usize::MAX);
+    each_millisecond(pair);
+    while pair.transmit(AGENT, 0) > 0 {}
+    pair.deliver(LAPTOP, 0, usize::MAX);
+}
+
+fn fill(pair: &mut Pair, flow: FlowId) {
+    while let Poll::Ready(Ok(_)) = pair.write(LAPTOP, flow, &[7; 16 << 10]) {}
+}
+
+fn drain(pair: &mut Pair, flow: FlowId) -> usize {
+    let mut got = 0;
+    while let Poll::Ready(Ok(Some(bytes))) = pair.read(AGENT, flow, 64 << 10) {
+        got += bytes.len();
+    }
+    got
+}
+
+#[test]
+fn eight_bulk_flows_share_a_link_fairly() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let flows: Vec<FlowId> = (0..8).map(|_| pair.connect(&target())).collect();
+    let mut got = [0_usize; 8];
+    for _ in 0..300 {
+        for flow in &flows {
+            fill(&mut pair, *flow);
+        }
+        run_link(&mut pair, 200_000, |pair| {
+            for (flow, got) in flows.iter().zip(&mut got) {
+                *got += drain(pair, *flow);
+            }
+        });
+    }
+    let mean = got.iter().sum::<usize>() / got.len();
+    let slowest = *got.iter().min().unwrap();
+    assert!(mean > 1 << 20, "{got:?}");
+    assert!(slowest * 10 >= mean * 7, "{got:?}");
+}
+
+#[test]
+fn a_keystroke_passes_a_download_within_two_records() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let bulk: Vec<FlowId> = (0..8).map(|_| pair.connect(&target())).collect();
+    let keys = pair.connect(&target());
+    for round in 0..50 {
+        for flow in &bulk {
+            fill(&mut pair, *flow);
+        }
+        pair.transmit(LAPTOP, 0);
+        assert_eq!(pair.write(LAPTOP, keys, b"x"), Poll::Ready(Ok(1)));
+        pair.transmit(LAPTOP, 0);
+        pair.transmit(LAPTOP, 0);
+        pair.deliver(AGENT, 0, usize::MAX);
+        assert_eq!(pair.read(AGENT, keys, 8), Poll::Ready(Ok(Some(b"x".to_vec()))), "round {round}");
+        for flow in &bulk {
+            drain(&mut pair, *flow);
+        }
+        pair.settle();
+    }
+}
+
+#[test]
+fn many_small_writes_do_not_starve_a_download() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let bulk = pair.connect(&target());
+    let chatty: Vec<FlowId> = (0..64).map(|_| pair.connect(&target())).collect();
+    let mut got = 0;
+    for _ in 0..100 {
+        fill(&mut pair, bulk);
+        for flow in &chatty {
+            // As much as a turn: a flow that pretends to be interactive.
+            let _written = pair.write(LAPTOP, *flow, &[1; 16 << 10]);
+        }
+        run_link(&mut pair, 64 << 10, |pair| {
+            got += drain(pair, bulk);
+            for flow in &chatty {
+                drain(pair, *flow);
+            }
+        });
+    }
+    let fair = 100 * (64 << 10) / 65;
+    assert!(got * 10 >= fair * 7, "{got} of {fair}");
+}
+
+#[test]
+fn a_stalled_flow_stalls_no_other() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let stalled = pair.connect(&target());
+    let other = pair.connect(&target());
+    for _ in 0..100 {
+        fill(&mut pair, stalled);
+        pair.settle();
+    }
+    assert!(pair.write(LAPTOP, stalled, b"x").is_pending(), "back-pressure reaches the writer");
+    assert!(pair.ends[LAPTOP].unsent_bytes() <= 128 << 10);
+    let mut got = 0;
+    for _ in 0..100 {
+        fill(&mut pair, other);
+        pair.settle();
+        got += drain(&mut pair, other);
+    }
+    assert!(got >= 100 * (128 << 10), "{got}");
+    assert_eq!(drain(&mut pair, stalled), 256 << 10, "its window, and nothing lost");
+}
+
+/// Bytes a second that one flow gets through a link of `rate` bytes a millisecond in its second second.
+fn throughput(pair: &mut Pair, flow: FlowId, rate: usize) -> usize {
+    let mut got = 0;
+    for millisecond in 0..2000 {
+        fill(pair, flow);
+        run_link(pair, rate, |pair| {
+            let read = drain(pair, flow);
+            if millisecond >= 1000 {
+                got += read;
+            }
+        });
+    }
+    got
+}
+
+#[test]
+fn the_window_grows_to_the_path() {
+    // 100 MB/s and 40 ms: 4 MB under way, 16 times the window a flow begins with.
+    let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
+    let flow = pair.connect(&target());
+    let before = pair.ends[AGENT].promised_bytes();
+    let got = throughput(&mut pair, flow, 100_000);
+    assert!(got >= 70_000_000, "{got} bytes a second");
+    let after = pair.ends[AGENT].promised_bytes();
+    assert!(after > before && after <= 16 << 20, "{before} to {after}");
+}
+
+#[test]
+fn a_slow_reader_does_not_grow_its_window() {
+    let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
+    let flow = pair.connect(&target());
+    let before = pair.ends[AGENT].promised_bytes();
+    for _ in 0..2000 {
+        fill(&mut pair, flow);
+        run_link(&mut pair, 100_000, |pair| {
+            let _one_kilobyte = pair.read(AGENT, flow, 1000);
+        });
+    }
+    assert_eq!(pair.ends[AGENT].promised_bytes(), before);
+}
+
+#[test]
+fn promises_stay_bounded_with_any_number_of_flows() {
+    let limits = Limits { unanswered: 20_000, ..Limits::default() };
+    let mut pair = Pair::new(1, &limits);
+    for _ in 0..10_000 {
+        pair.ends[LAPTOP].open(&target()).unwrap();
+    }
+    pair.settle();
+    let promised = pair.ends[LAPTOP].promised_bytes();
+    assert!(promised <= limits.total_window + 10_000 * 4096, "{promised}");
+    assert_eq!(pair.ends[AGENT].flow_count(), 10_000);
+}
+
+#[test]
+fn records_are_acknowledged() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let flow = pair.connect(&target());
+    for _ in 0..20 {
+        fill(&mut pair, flow);
+        pair.settle();
+        drain(&mut pair, flow);
+    }
+    pair.advance(Duration::from_millis(100));
+    pair.settle();
+    pair.advance(Duration::from_millis(100));
+    pair.settle();
+    let (sent, acknowledged) = pair.ends[LAPTOP].records_sent(0);
+    assert!(sent > 10 && acknowledged > sent - 3, "{acknowledged} of {sent}");
+    assert_eq!(pair.in_flight(0, AGENT), 0);
+}
+
+#[test]
+fn an_idle_tunnel_is_quiet_but_for_its_pings() {
+    let mut pair = Pair::new(1, &Limits::default());
+    pair.connect(&target());
+    pair.advance(Duration::from_millis(500));
+    pair.settle();
+    let mut bytes = 0;
+    for _ in 0..60 {
+        pair.advance(Duration::from_secs(1));
+        bytes += pair.transmit(LAPTOP, 0) + pair.transmit(AGENT, 0);
+        pair.settle();
+    }
+    assert!((100..2000).contains(&bytes), "{bytes} bytes a minute");
+    assert!(pair.ends[LAPTOP].poll_ended(Waker::noop()).is_none());
+}
