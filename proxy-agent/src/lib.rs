@@ -11,6 +11,7 @@
 //! - [`ports`]: what listens in the pod; [`inbound`]: one accepted connection, held until the laptop answers
 //! - [`route`]: where accepted connections go: the tunnel, or the restored pods
 //! - [`relay`]: copies bytes both ways with half-close and reset
+//! - [`memory`]: a tunnel that fits into the container
 //! - [`facts`], [`readiness`], [`log`]
 //!
 //! All tasks live in a `JoinSet` of the part that started them; all queues are bounded.
@@ -25,6 +26,7 @@ mod inbound;
 mod lifecycle;
 mod listener;
 mod log;
+mod memory;
 mod ports;
 mod readiness;
 mod relay;

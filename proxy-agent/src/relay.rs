@@ -7,16 +7,22 @@ use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use devproxy_tunnel::Flow;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 
 /// Bytes a read may take at once.
 const CHUNK: usize = 64 << 10;
+
+/// How long a socket may take for the last bytes of an ended tunnel.
+const LATE: Duration = Duration::from_secs(30);
 
 /// Idle buffers kept for the next read.
 const SPARE: usize = 16;
@@ -28,7 +34,7 @@ pub(crate) struct Connection(TcpStream);
 impl Connection {
     pub(crate) fn new(stream: TcpStream) -> Self {
         // SO_LINGER with 0 s makes close() send RST. Set at once: there is no later moment when a process is killed.
-        let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         let _ = stream.set_nodelay(true);
         Self(stream)
     }
@@ -47,10 +53,7 @@ impl Connection {
 
 /// Copies until both directions have ended, or one failed; then the connection is reset and the other stream dropped
 /// (which resets it as well if it is a flow). Cancelling does the same.
-pub(crate) async fn relay<S>(connection: Connection, mut other: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+pub(crate) async fn relay<S: Stream>(connection: Connection, mut other: S) {
     if copy(&connection, &mut other).await.is_ok() {
         connection.finished();
     }
@@ -64,34 +67,74 @@ pub(crate) async fn relay_connections(first: Connection, second: Connection) {
     }
 }
 
-async fn copy<S>(connection: &Connection, other: &mut S) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn copy<S: Stream>(connection: &Connection, other: &mut S) -> io::Result<()> {
     let mut socket = Socket(&connection.0);
     let (mut up, mut down) = (Direction::default(), Direction::default());
-    poll_fn(|cx| {
-        let down = down.poll(cx, other, &mut socket)?;
-        let up = up.poll(cx, &mut socket, other)?;
-        // Once the socket's own end of file was read no further read can tell of a reset.
-        if up.is_ready() || down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
-    })
-    .await?;
     let mut reset = pin!(connection.reset());
+    let mut late = None;
     poll_fn(|cx| {
-        let down = down.poll(cx, other, &mut socket)?;
-        let read_all = up.read_all();
-        let up = up.poll(cx, &mut socket, other)?;
-        if up.is_ready() && down.is_ready() {
+        let up_ended = up.poll(cx, &mut socket, other)?.is_ready();
+        let down_ended = down.poll(cx, other, &mut socket)?.is_ready();
+        if up_ended && down_ended {
             return Poll::Ready(Ok(()));
         }
-        // Only then: bytes that arrived before a RST can still be read, and belong to the other side.
-        if read_all && reset.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        // Reads tell of a reset only until the end of file was read; and not before, as bytes that arrived ahead of
+        // a RST can still be read and belong to the other side.
+        let reset = up.read_all() && reset.as_mut().poll(cx).is_ready();
+        // A socket that takes no bytes keeps us from reading the other stream.
+        let given_up = down.is_writing() && poll_given_up(cx, other, &mut late).is_ready();
+        if reset || given_up {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        } else {
+            Poll::Pending
         }
-        Poll::Pending
     })
     .await
+}
+
+/// Ready when bytes in hand need not be delivered any more: at once after a reset; [`LATE`] after the end of the
+/// tunnel, which may have come in peace behind the last bytes.
+fn poll_given_up<S: Stream>(
+    cx: &mut Context<'_>,
+    other: &mut S,
+    late: &mut Option<Pin<Box<Sleep>>>,
+) -> Poll<()> {
+    match ready!(other.poll_end(cx)) {
+        End::Reset => Poll::Ready(()),
+        End::Over => late.get_or_insert_with(|| Box::pin(tokio::time::sleep(LATE))).as_mut().poll(cx),
+    }
+}
+
+/// What a connection is copied to and from.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Ready when the stream has ended before its time, without reading it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End>;
+}
+
+/// How a [`Stream`] ended before its time.
+pub(crate) enum End {
+    /// The other side has reset it.
+    Reset,
+    /// What carries it is gone.
+    Over,
+}
+
+impl Stream for Flow {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        ready!(self.poll_ended(cx));
+        // Writing nothing costs nothing and tells which it was.
+        match Pin::new(self).poll_write(cx, &[]) {
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => Poll::Ready(End::Reset),
+            _ => Poll::Ready(End::Over),
+        }
+    }
+}
+
+impl Stream for Socket<'_> {
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<End> {
+        // Between two pods at the session's end; the pod's own end ends it.
+        Poll::Pending
+    }
 }
 
 /// A [`TcpStream`] by shared reference, so that its readiness can be awaited beside.
@@ -156,6 +199,10 @@ enum State {
 impl Direction {
     fn read_all(&self) -> bool {
         matches!(self.state, State::Ending | State::Ended)
+    }
+
+    fn is_writing(&self) -> bool {
+        matches!(self.state, State::Writing { .. })
     }
 
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>

@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{control, datagram, dial, files, log, ports::Ports, readiness::Readiness, route::Routes};
+use crate::{control, datagram, dial, files, log, memory, ports::Ports, readiness::Readiness, route::Routes};
 
 /// Flows that the laptop may have open at a time.
 const FLOWS: usize = 32_768;
@@ -62,7 +62,7 @@ pub(crate) async fn serve(pod: Arc<Pod>, mut carriers: mpsc::Receiver<Carrier>) 
                     _ => {
                         // Dropping the old driver resets the old tunnel's flows.
                         drivers.shutdown().await;
-                        let (tunnel, incoming, driver) = Tunnel::new(Role::Agent, carrier);
+                        let (tunnel, incoming, driver) = Tunnel::with_limits(Role::Agent, carrier, memory::limits());
                         drivers.spawn(driver);
                         pod.routes.send_modify(|route| route.tunnel = Some(tunnel.clone()));
                         current = Some(Current { id, tunnel, incoming });

@@ -1,4 +1,7 @@
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use devproxy_tunnel::{Open, Refusal};
@@ -9,6 +12,7 @@ use tokio::{
 };
 
 use super::bed::{Agent, free_port, local, next_read, soon};
+use crate::relay::Connection;
 
 #[tokio::test]
 async fn a_reply_after_our_half_close_arrives_whole() {
@@ -75,7 +79,7 @@ async fn a_reset_passes_both_ways() {
 
     let mut flow = laptop.open(Open::Tcp { target }).await.unwrap();
     let (served, _) = soon(server.accept()).await.unwrap();
-    SockRef::from(&served).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    SockRef::from(&served).set_linger(Some(Duration::ZERO)).unwrap();
     drop(served);
     let error = soon(flow.read(&mut [0; 1])).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -84,6 +88,20 @@ async fn a_reset_passes_both_ways() {
     let (mut served, _) = soon(server.accept()).await.unwrap();
     flow.reset();
     assert_eq!(next_read(&mut served).await, Err(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_reset_reaches_a_server_that_does_not_read() {
+    let agent = Agent::start().await;
+    let laptop = agent.laptop(1).await;
+    let server = TcpListener::bind(local(0)).await.unwrap();
+    let mut flow = laptop.open(Open::Tcp { target: server.local_addr().unwrap() }).await.unwrap();
+    let (served, _) = soon(server.accept()).await.unwrap();
+    // Until nothing more fits into sockets and windows.
+    let bytes = vec![0; 1 << 20];
+    while tokio::time::timeout(Duration::from_millis(300), flow.write_all(&bytes)).await.is_ok() {}
+    flow.reset();
+    soon(Connection::new(served).reset()).await;
 }
 
 #[tokio::test]

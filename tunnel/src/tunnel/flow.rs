@@ -48,6 +48,12 @@ impl Flow {
     pub fn reset(self) {
         self.handle.shared.lock().reset(self.handle.id);
     }
+
+    /// Ready when the other side has reset the flow or the tunnel has ended, although nobody reads: for a task that
+    /// waits for something else with bytes in hand. Wakes the task as a read does.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.handle.shared.lock().poll_cancelled(self.handle.id, cx.waker())
+    }
 }
 
 impl std::fmt::Debug for Flow {
