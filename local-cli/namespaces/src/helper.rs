@@ -1,14 +1,20 @@
 //! The process inside: plain, single-threaded, synchronous. It sits in the shell's namespaces, answers the session's
 //! requests one after another and ends with the session's end of the socketpair.
 
+mod etc;
+mod mirror;
+mod mounts;
 mod network;
+mod places;
 mod sockets;
+mod tree;
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     process,
 };
 
@@ -19,6 +25,7 @@ use nix::{
         prctl,
         signal::Signal,
         socket::{SockType, getsockopt, sockopt},
+        stat::{Mode, umask},
     },
     unistd,
 };
@@ -29,7 +36,9 @@ use crate::{
     failure::At,
     syscall,
 };
+use mounts::Mounts;
 use network::Network;
+use places::Places;
 
 /// First argument that makes a binary the helper.
 pub const ARGUMENT: &str = "__namespaces";
@@ -41,12 +50,17 @@ pub fn main() {
         return;
     }
     // Nobody reads a word from here: the session sees the socket close.
-    let Ok(channel) = settle() else { process::exit(125) };
-    process::exit(i32::from(serve(channel.as_fd()).is_err()));
+    let Ok((channel, places)) = settle() else { process::exit(125) };
+    process::exit(i32::from(serve(channel.as_fd(), places).is_err()));
 }
 
 /// Lets go of terminal, working directory and inherited descriptors, and takes the channel from descriptor 0.
-fn settle() -> io::Result<OwnedFd> {
+fn settle() -> io::Result<(OwnedFd, Places)> {
+    let canonical = |path: PathBuf| fs::canonicalize(path).ok();
+    let places = Places {
+        home: env::var_os("HOME").map(PathBuf::from).and_then(canonical),
+        project: env::current_dir().ok().and_then(canonical),
+    };
     let channel = io::stdin().as_fd().try_clone_to_owned()?;
     if getsockopt(&channel, sockopt::SockType)? != SockType::SeqPacket {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -62,10 +76,12 @@ fn settle() -> io::Result<OwnedFd> {
     }
     // Orphans inside become children here, and ignored SIGCHLD lets the kernel reap them.
     syscall::ignore(Signal::SIGCHLD)?;
+    // Folders on the way to a volume are 0755, whatever the user's own habit is.
+    umask(Mode::from_bits_truncate(0o022));
     prctl::set_child_subreaper(true)?;
     prctl::set_name(c"devproxy-inside")?;
     env::set_current_dir("/")?;
-    Ok(channel)
+    Ok((channel, places))
 }
 
 /// What the shell before us left open (a pipe of `devproxy … | tee`) must not be held for days.
@@ -78,11 +94,13 @@ fn close_others(channel: &OwnedFd) -> io::Result<()> {
 }
 
 struct Inside {
+    places: Places,
     network: Option<Network>,
+    mounts: Option<Mounts>,
 }
 
-fn serve(channel: BorrowedFd<'_>) -> io::Result<()> {
-    let mut inside = Inside { network: None };
+fn serve(channel: BorrowedFd<'_>, places: Places) -> io::Result<()> {
+    let mut inside = Inside { places, network: None, mounts: None };
     loop {
         match poll(&mut [PollFd::new(channel, PollFlags::POLLIN)], PollTimeout::NONE) {
             Ok(_) => {}
@@ -121,7 +139,18 @@ impl Inside {
                     network.within(side, || (0..count).map(|_| sockets::plain(family, kind)).collect())?;
                 Ok((Reply::Sockets, made))
             }
-            Request::Mount(_) | Request::Refresh(_) => Err(Errno::ENOSYS).at("mount"),
+            Request::Mount(files) => {
+                if self.network.is_none() || self.mounts.is_some() {
+                    return Err(Errno::EALREADY).at("mount");
+                }
+                let (mounts, skipped) = Mounts::make(self.places.clone(), &files)?;
+                self.mounts = Some(mounts);
+                Ok((Reply::Mounted(skipped), Vec::new()))
+            }
+            Request::Refresh(tree) => {
+                self.mounts.as_mut().ok_or(Errno::ENOENT).at("refresh")?.refresh(&tree)?;
+                Ok((Reply::Refreshed, Vec::new()))
+            }
         }
     }
 }

@@ -44,11 +44,13 @@ impl Namespaces {
     /// Starts `helper` (normally `/proc/self/exe`, whose `main` calls [`helper::main`] first of all) and sets all up.
     pub async fn create(helper: &Path, spec: &Spec) -> Result<(Self, Sockets), NamespaceError> {
         let (ours, theirs) = channel::pair().at("socketpair")?;
-        // Descriptor 0 is the channel: nothing else is inherited, nothing stands in argv or the environment.
+        // Descriptor 0 is the channel: nothing else is inherited, nothing stands in argv or the environment
+        // but the home folder, which no mount may hide.
         let child = Command::new(helper)
             .arg0("devproxy")
             .arg(helper::ARGUMENT)
             .env_clear()
+            .envs(std::env::var_os("HOME").map(|home| ("HOME", home)))
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -2,8 +2,13 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper in nix or socket2")]
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use nix::libc;
@@ -68,6 +73,46 @@ pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> io::Result<()> {
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel installed this descriptor for us in recvmsg, nobody else knows its number.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A new tmpfs that is mounted nowhere yet; it needs no folder on any disk.
+pub(crate) fn tmpfs(mode: u32) -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: u32 = 1;
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    const SET_STRING: u32 = 1;
+    const CREATE: u32 = 6;
+    const NOSUID_NODEV: u32 = 0x2 | 0x4;
+    let mode = CString::new(format!("{mode:o}"))?;
+    // SAFETY: integers, and pointers to nul-terminated strings that live through each call.
+    unsafe {
+        let context = owned(libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC))?;
+        let fd = context.as_raw_fd();
+        done(libc::syscall(libc::SYS_fsconfig, fd, SET_STRING, c"mode".as_ptr(), mode.as_ptr(), 0))?;
+        let none = std::ptr::null::<libc::c_char>();
+        done(libc::syscall(libc::SYS_fsconfig, fd, CREATE, none, none, 0))?;
+        owned(libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, NOSUID_NODEV))
+    }
+}
+
+/// A copy, mounted nowhere yet, of what is mounted at `path` below `dir`, with all that is mounted further down.
+pub(crate) fn copy_mounts(dir: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    const CLONE: i32 = 1;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags =
+        CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: a live descriptor and a nul-terminated path.
+    unsafe { owned(libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags)) }
+}
+
+/// Mounts what [`tmpfs`] or [`copy_mounts`] made at `path` below `dir`. A symbolic link at the end is not followed.
+pub(crate) fn attach(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    const FROM_EMPTY_PATH: u32 = 0x4;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let (from, to) = (mount.as_raw_fd(), dir.as_raw_fd());
+    // SAFETY: live descriptors and nul-terminated paths.
+    done(unsafe {
+        libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), FROM_EMPTY_PATH)
+    })
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -32,6 +32,7 @@ pub(crate) fn as_user(name: &str, body: impl FnOnce()) {
     let output = Command::new("/proc/self/exe")
         .args(["--exact", name, "--nocapture"])
         .env(HELPER, &helper)
+        .env("HOME", open.path())
         .uid(USER)
         .gid(USER)
         .current_dir("/")

@@ -2,5 +2,6 @@
 
 mod bed;
 mod catcher;
+mod files;
 mod network;
 mod process;
