@@ -71,9 +71,11 @@ impl Image {
         }
     }
 
-    /// As a pod names it; use it with `imagePullPolicy: IfNotPresent`.
+    /// As a pod names it; use it with `imagePullPolicy: IfNotPresent`. For a cluster of the user's,
+    /// `DEVPROXY_TEST_IMAGES` names the registry folder to which they were pushed.
     pub fn reference(self) -> String {
-        format!("localhost/{}:1", self.name())
+        let registry = std::env::var("DEVPROXY_TEST_IMAGES").unwrap_or_else(|_| "localhost".into());
+        format!("{registry}/{}:1", self.name())
     }
 
     /// The archive for `ctr images import`, built if the cache has none of these ingredients.

@@ -31,7 +31,7 @@ use crate::kubectl::Kubectl;
 pub const STATE: &str = "/var/tmp/devproxy-bed";
 
 /// How long the node may take until it is ready and CoreDNS answers.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// The running node.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ pub struct Node {
     state: PathBuf,
     programs: Programs,
     processes: Processes,
+    kubectl: Kubectl,
 }
 
 /// What `status` prints.
@@ -63,9 +64,7 @@ impl Node {
         let _lock = lock()?;
         packages::require_node()?;
         let programs = Programs::build()?;
-        let state = PathBuf::from(STATE);
-        let processes = Processes::in_folder(&state)?;
-        let node = Self { state, programs, processes };
+        let node = Self::new(programs)?;
         if node.is_ready() {
             return Ok(node);
         }
@@ -73,14 +72,19 @@ impl Node {
         Ok(node)
     }
 
+    fn new(programs: Programs) -> Result<Self> {
+        let state = PathBuf::from(STATE);
+        let processes = Processes::in_folder(&state)?;
+        let kubectl = Kubectl::new(programs.component("kubectl"), state.join("admin.kubeconfig"), None);
+        Ok(Self { state, programs, processes, kubectl })
+    }
+
     /// The node as it is, without starting anything.
     pub fn status() -> Result<Option<Status>> {
-        let state = PathBuf::from(STATE);
-        if !state.join("admin.kubeconfig").exists() {
+        if !Path::new(STATE).join("admin.kubeconfig").exists() {
             return Ok(None);
         }
-        let processes = Processes::in_folder(&state)?;
-        let node = Self { state, programs: Programs::build()?, processes };
+        let node = Self::new(Programs::build()?)?;
         let components =
             node.processes.all().into_iter().map(|(name, process)| (name, process.is_alive())).collect();
         let programs = node.programs.folder().to_owned();
@@ -93,6 +97,7 @@ impl Node {
         if Path::new(STATE).exists() {
             let _lock = lock()?;
             leftovers::remove(Path::new(STATE))?;
+            crate::laptop::remove_all()?;
             fs::remove_dir_all(STATE).with_context(|| format!("cannot remove {STATE}"))?;
         }
         Ok(())
@@ -104,8 +109,8 @@ impl Node {
     }
 
     /// kubectl as the administrator.
-    pub fn kubectl(&self) -> Kubectl {
-        Kubectl::new(self.programs.component("kubectl"), self.kubeconfig(), None)
+    pub fn kubectl(&self) -> &Kubectl {
+        &self.kubectl
     }
 
     /// The node's state folder.

@@ -27,6 +27,11 @@ impl ProcessId {
         Some(Self { pid, start: start_time(pid)? })
     }
 
+    /// When it started, in clock ticks since boot.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Still the same process, and not a zombie.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start)

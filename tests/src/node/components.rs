@@ -147,10 +147,10 @@ impl Component {
 pub(super) fn write_configuration(node: &Node) -> Result<()> {
     let state = &node.state;
     let pki = Pki::create(&state.join("pki"))?;
-    let wires = wire_addresses().map(|address| format!(",IP:{address}")).collect::<String>();
+    let wires = wire_addresses().map(|address| format!("IP:{address}")).collect::<Vec<_>>().join(",");
     let api_server = format!(
         "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,\
-         DNS:localhost,IP:10.96.0.1,IP:fd00:10:96::1,IP:127.0.0.1,IP:{},IP:{}{wires}",
+         DNS:localhost,IP:10.96.0.1,IP:fd00:10:96::1,IP:127.0.0.1,IP:{},IP:{},{wires}",
         Addresses::NODE,
         Addresses::NODE6
     );

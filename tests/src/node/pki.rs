@@ -83,12 +83,6 @@ impl Pki {
             "-subj",
             subject.name,
         ])?;
-        // A random serial number: a file of serial numbers would be a race between threads.
-        let serial = format!(
-            "0x{:016x}",
-            fs::metadata(self.folder.join(&key))?.modified()?.elapsed().unwrap_or_default().as_nanos() as u64
-                ^ hash(file)
-        );
         self.openssl(&[
             "x509",
             "-req",
@@ -98,8 +92,7 @@ impl Pki {
             "ca.crt",
             "-CAkey",
             "ca.key",
-            "-set_serial",
-            &serial,
+            "-CAcreateserial",
             "-days",
             "365",
             "-extfile",
@@ -120,20 +113,8 @@ impl Pki {
         self.folder.join(format!("{name}.key"))
     }
 
-    /// The public key that verifies service-account tokens.
-    pub(super) fn service_account_public_key(&self) -> PathBuf {
-        self.folder.join("sa.pub")
-    }
-
     fn openssl(&self, args: &[&str]) -> Result<()> {
         output(Command::new("openssl").args(args).current_dir(&self.folder))?;
         Ok(())
     }
-}
-
-fn hash(text: &str) -> u64 {
-    use std::hash::{Hash as _, Hasher as _};
-    let mut hasher = std::hash::DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish() >> 1
 }

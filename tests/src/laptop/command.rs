@@ -1,0 +1,109 @@
+//! A command of the laptop's user, before it runs.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::run::{Exit, Run};
+use super::{Laptop, run};
+
+/// Where the user's programs are found after the ones that the bed installed.
+const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+/// A command under construction.
+#[derive(Debug)]
+#[must_use = "a command does nothing until it is spawned"]
+pub struct LaptopCommand<'a> {
+    laptop: &'a Laptop,
+    program: String,
+    args: Vec<String>,
+    variables: Vec<(String, String)>,
+    folder: PathBuf,
+    terminal: bool,
+}
+
+impl<'a> LaptopCommand<'a> {
+    pub(super) fn new(laptop: &'a Laptop, program: &str) -> Self {
+        Self {
+            laptop,
+            program: program.to_owned(),
+            args: Vec::new(),
+            variables: Vec::new(),
+            folder: laptop.home().to_owned(),
+            terminal: false,
+        }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// More arguments.
+    pub fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// An environment variable beside those of a login.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The working folder; the home folder if not given.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = folder.into();
+        self
+    }
+
+    /// With a terminal of 24 lines and 100 columns as its controlling one, instead of pipes. Both outputs then come
+    /// as one.
+    pub fn terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
+    /// Starts it, as the leader of a session of its own.
+    pub fn spawn(self) -> Result<Run> {
+        // `setsid` becomes the program itself, so that its process is ours. (It forks only for a group leader.)
+        let mut command = Command::new("setsid");
+        if self.terminal {
+            command.arg("--ctty");
+        }
+        let slot = &self.laptop.slot;
+        command
+            .arg(&self.program)
+            .args(&self.args)
+            .current_dir(&self.folder)
+            .env_clear()
+            .env("HOME", slot.home())
+            .env("USER", slot.user())
+            .env("LOGNAME", slot.user())
+            .env("SHELL", "/bin/bash")
+            .env("LANG", "C.UTF-8")
+            .env("PATH", format!("{}:{SYSTEM_PATH}", slot.programs().display()))
+            .env("XDG_RUNTIME_DIR", slot.runtime())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            // Together with the user's number std drops all supplementary groups, and the kernel all capabilities.
+            .uid(slot.uid())
+            .gid(slot.gid());
+        if self.terminal {
+            command.env("TERM", "xterm-256color");
+            return run::spawn_on_terminal(slot.network(), &mut command, slot.uid());
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        run::spawn(slot.network(), &mut command)
+    }
+
+    /// Runs it to its end with nothing on its standard input; it is killed after `limit`.
+    pub async fn output(self, limit: Duration) -> Result<Exit> {
+        let mut run = self.spawn()?;
+        run.close_input();
+        run.wait(limit).await
+    }
+}
