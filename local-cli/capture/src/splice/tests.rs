@@ -1,0 +1,83 @@
+use std::sync::Arc;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::TcpListener,
+};
+
+use super::*;
+
+impl Abort for DuplexStream {
+    fn abort(self) {}
+}
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_through_a_narrow_end() {
+    let (client, near) = tcp_pair().await;
+    let (far, mut server) = duplex(100);
+    let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let (mut reading, mut writing) = client.into_split();
+    let echo = async {
+        let mut buffer = vec![0; 777];
+        loop {
+            match server.read(&mut buffer).await.unwrap() {
+                0 => break server.shutdown().await.unwrap(),
+                count => server.write_all(&buffer[..count]).await.unwrap(),
+            }
+        }
+    };
+    let write = async {
+        writing.write_all(&sent).await.unwrap();
+        writing.shutdown().await.unwrap();
+    };
+    let read = async {
+        let mut got = Vec::new();
+        reading.read_to_end(&mut got).await.unwrap();
+        got
+    };
+    let (spliced, (), (), got) = tokio::join!(splice(near, far, &counts.0, &counts.1), echo, write, read);
+    spliced.unwrap();
+    assert_eq!(got, sent);
+    assert_eq!(counts.0.load(Ordering::Relaxed), sent.len() as u64);
+    assert_eq!(counts.1.load(Ordering::Relaxed), sent.len() as u64);
+}
+
+#[tokio::test]
+async fn a_half_close_leaves_the_other_direction_open() {
+    let (mut client, near) = tcp_pair().await;
+    let (far, mut server) = tcp_pair().await;
+    let count = AtomicU64::new(0);
+    let talk = async {
+        client.shutdown().await.unwrap();
+        let mut nothing = Vec::new();
+        server.read_to_end(&mut nothing).await.unwrap();
+        server.write_all(b"late answer").await.unwrap();
+        drop(server);
+        let mut got = String::new();
+        client.read_to_string(&mut got).await.unwrap();
+        got
+    };
+    let (spliced, got) = tokio::join!(splice(near, far, &count, &count), talk);
+    spliced.unwrap();
+    assert_eq!(got, "late answer");
+}
+
+#[tokio::test]
+async fn a_reset_of_one_end_resets_the_other() {
+    let (client, near) = tcp_pair().await;
+    let (far, mut server) = tcp_pair().await;
+    let count = AtomicU64::new(0);
+    client.set_zero_linger().unwrap();
+    drop(client);
+    let read = async { server.read(&mut [0; 8]).await };
+    let (spliced, read) = tokio::join!(splice(near, far, &count, &count), read);
+    assert_eq!(spliced.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
