@@ -78,7 +78,8 @@ async fn main() -> Result<()> {
     }
     let seconds = start.elapsed().as_secs_f64();
     busy.send(false)?;
-    println!("bulk, {flows} flow(s): {:.0} MiB/s", total as f64 / f64::from(1 << 20) / seconds);
+    let mebibytes = f64::from(u32::try_from(total >> 20)?);
+    println!("bulk, {flows} flow(s): {:.0} MiB/s", mebibytes / seconds);
     report("ping-pong, idle", idle);
     if let Some(times) = beside.join_next().await {
         report("ping-pong beside bulk", times??);

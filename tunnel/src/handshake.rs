@@ -1,6 +1,6 @@
 //! How both ends prove the session key to each other before the first record, as messages without IO.
 //!
-//! Noise_NNpsk0 with the session key as psk, three messages, each a little-endian `u16` length and that many bytes:
+//! `Noise_NNpsk0` with the session key as psk, three messages, each a little-endian `u16` length and that many bytes:
 //! hello and answer carry a [`Greeting`]; the confirmation, sealed with the fresh keys, shows that the hello was not
 //! a replayed one. Sealed records (AEAD) would go on with the same keys; today's carriers are TLS underneath, so
 //! the capability is not announced.

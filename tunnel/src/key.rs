@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Both ends prove to each other that they hold it (Noise NNpsk0) before the first frame.
+/// Both ends prove to each other that they hold it (Noise `NNpsk0`) before the first frame.
 ///
 /// Never printed: `Debug` shows no byte of it.
 #[derive(Clone, PartialEq, Eq)]

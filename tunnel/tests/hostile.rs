@@ -1,5 +1,7 @@
 //! A peer that holds the key and lies: each lie has a defined result and bounded cost.
 
+#![expect(clippy::unwrap_used, reason = "the liar's helpers fail the test by panicking")]
+
 mod support;
 
 use std::{
@@ -121,7 +123,7 @@ fn opens_with_a_wrong_or_used_id_end_the_tunnel() {
 fn an_overrun_window_ends_the_tunnel() {
     let mut victim = Victim::new();
     let id = victim.accept(2, &target());
-    let piece = [0; 32 << 10];
+    let piece = vec![0; 32 << 10];
     for _ in 0..8 {
         victim.hear(&[Frame::Data(id, &piece)]).unwrap();
     }
@@ -187,7 +189,7 @@ fn a_peer_that_opens_without_end_and_takes_no_answer_is_not_read_any_further() {
     while !victim.end.is_congested(0) {
         opened += 1;
         victim.hear(&[Frame::Open(FlowId(opened * 2), 1000, &meta)]).unwrap();
-        assert!(opened < 10_000, "it goes on for ever");
+        assert!(opened < 200_000, "it goes on for ever");
     }
     assert!(victim.end.flow_count() <= 1024);
     let number = victim.number;

@@ -352,3 +352,16 @@ async fn kinds_of_flows_are_not_mixed_up() {
         Refusal::Unsupported
     );
 }
+
+#[tokio::test]
+async fn without_anybody_to_take_them_opens_are_refused() {
+    let mut ends = Ends::new().await;
+    let early = ends.laptop.clone();
+    let mut opener = JoinSet::new();
+    opener.spawn(async move { early.open(target()).await });
+    let request = within(ends.agent_incoming.next()).await.unwrap();
+    drop(ends.agent_incoming);
+    request.refuse(Refusal::TimedOut);
+    assert_eq!(within(opener.join_next()).await.unwrap().unwrap().unwrap_err(), Refusal::TimedOut);
+    assert_eq!(within(ends.laptop.open(target())).await.unwrap_err(), Refusal::Closed);
+}

@@ -8,7 +8,7 @@ const CHUNK: usize = 16 << 10;
 /// Bytes in order. Small pushes share a chunk, so that a peer sending single bytes cannot make each cost an allocation.
 #[derive(Debug, Default)]
 pub struct Chunks {
-    chunks: VecDeque<Vec<u8>>,
+    pieces: VecDeque<Vec<u8>>,
     /// Bytes of the first chunk that are already taken.
     head: usize,
     len: usize,
@@ -32,7 +32,7 @@ impl Chunks {
         }
         let queued = self.len;
         self.len += bytes.len();
-        if let Some(last) = self.chunks.back_mut() {
+        if let Some(last) = self.pieces.back_mut() {
             let room = last.capacity() - last.len();
             let (fits, rest) = bytes.split_at(room.min(bytes.len()));
             last.extend_from_slice(fits);
@@ -42,7 +42,7 @@ impl Chunks {
             // Doubles up to CHUNK: an idle flow with one small message pays for little more than the message.
             let mut chunk = Vec::with_capacity(bytes.len().max(queued.min(CHUNK)));
             chunk.extend_from_slice(bytes);
-            self.chunks.push_back(chunk);
+            self.pieces.push_back(chunk);
         }
     }
 
@@ -50,19 +50,19 @@ impl Chunks {
     pub fn take(&mut self, most: usize, mut sink: impl FnMut(&[u8])) -> usize {
         let mut left = most;
         while left > 0 {
-            let Some(first) = self.chunks.front() else { break };
+            let Some(first) = self.pieces.front() else { break };
             let end = first.len().min(self.head + left);
             sink(&first[self.head..end]);
             left -= end - self.head;
             if end == first.len() {
-                self.chunks.pop_front();
+                self.pieces.pop_front();
                 self.head = 0;
             } else {
                 self.head = end;
             }
         }
-        if self.chunks.is_empty() && self.chunks.capacity() > 32 {
-            self.chunks = VecDeque::new();
+        if self.pieces.is_empty() && self.pieces.capacity() > 32 {
+            self.pieces = VecDeque::new();
         }
         self.len -= most - left;
         most - left

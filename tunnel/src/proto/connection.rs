@@ -103,6 +103,8 @@ pub struct Connection {
     theirs: usize,
     requests: VecDeque<FlowId>,
     request_waiters: Waiters,
+    /// Nobody will take requests.
+    deaf: bool,
     /// Sum of all receive windows.
     promised: u64,
     /// Sum of all bytes queued towards lanes.
@@ -129,6 +131,7 @@ impl Connection {
             theirs: 0,
             requests: VecDeque::new(),
             request_waiters: Waiters::default(),
+            deaf: false,
             promised: 0,
             unsent: 0,
             datagram_bytes: 0,

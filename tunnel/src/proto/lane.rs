@@ -14,8 +14,10 @@ use crate::Refusal;
 /// Index of a lane in its tunnel; the two ends may count differently.
 pub type LaneId = usize;
 
-/// A lane whose peer does not take its answers is not read any further beyond this many frames.
-const CONGESTED: usize = 4096;
+/// A lane whose peer does not take its answers is not read any further beyond this many frames (3 MiB of memory).
+/// More than all flows of both ends together may honestly have waiting, for two ends that both stopped reading would
+/// wait for each other.
+const CONGESTED: usize = 1 << 17;
 
 /// A small frame that goes before all data.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +34,7 @@ pub(super) struct Lane {
     pub(super) control: VecDeque<Control>,
     /// Flows that owe a CREDIT frame.
     pub(super) credits: VecDeque<FlowId>,
-    /// Flows that began to send after a pause: one turn each before `ready` (as fq_codel does), so that a
+    /// Flows that began to send after a pause: one turn each before `ready` (as `fq_codel` does), so that a
     /// keystroke does not wait behind a download.
     pub(super) fresh: VecDeque<FlowId>,
     /// Flows that go on sending.

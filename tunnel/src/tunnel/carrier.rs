@@ -76,7 +76,15 @@ impl fmt::Debug for Carrier {
 async fn initiate(io: &mut impl Stream, key: &SessionKey, id: TunnelId, lane: u32) -> io::Result<Greeting> {
     let mut initiator = Initiator::new(key, id, lane)?;
     write(io, &initiator.hello()?).await?;
-    let (confirmation, greeting) = initiator.finish(&read(io).await?)?;
+    let answer = read(io).await.map_err(|error| match error.kind() {
+        // An agent with another key ends the carrier without a word.
+        io::ErrorKind::UnexpectedEof => io::Error::new(
+            error.kind(),
+            "the other side ended the handshake: another session key, or no agent",
+        ),
+        _ => error,
+    })?;
+    let (confirmation, greeting) = initiator.finish(&answer)?;
     write(io, &confirmation).await?;
     Ok(greeting)
 }

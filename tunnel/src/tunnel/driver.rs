@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -28,7 +27,7 @@ const ROUNDS: usize = 16;
 pub(super) struct Driver {
     shared: Arc<Shared>,
     lanes: Vec<Lane>,
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    timer: Option<Pin<Box<Sleep>>>,
     /// The carrier's own words for its loss.
     failure: Option<io::Error>,
 }
@@ -94,21 +93,16 @@ impl Driver {
         progress
     }
 
+    /// Ready when something may be due. The timer is moved only forwards in need: it may ring early, for a deadline
+    /// that has passed away meanwhile.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.shared.lock().poll_timeout() else { return Poll::Pending };
-        let at = tokio::time::Instant::from_std(deadline);
-        match &mut self.timer {
-            Some((known, _)) if *known == deadline => {}
-            Some((known, sleep)) => {
-                *known = deadline;
-                sleep.as_mut().reset(at);
-            }
-            timer => *timer = Some((deadline, Box::pin(tokio::time::sleep_until(at)))),
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.is_elapsed() || deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
         }
-        match &mut self.timer {
-            Some((_, sleep)) => sleep.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
+        timer.as_mut().poll(cx)
     }
 
     fn outcome(&mut self, cause: EndCause) -> io::Result<()> {
@@ -142,7 +136,6 @@ impl Future for Driver {
                 return Poll::Ready(this.outcome(cause));
             }
             if this.poll_timer(cx).is_ready() {
-                this.timer = None;
                 this.shared.lock().handle_timeout(now());
             } else if !progress {
                 return Poll::Pending;

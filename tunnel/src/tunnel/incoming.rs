@@ -6,6 +6,7 @@ use super::{Datagrams, Flow, KeepOpen, flow::Handle, shared::Shared};
 use crate::{Open, Refusal};
 
 /// Flows that the other side opens. A bounded queue: when nobody takes them, further opens are refused as overloaded.
+/// Once it is dropped, all are refused as closed.
 pub struct Incoming {
     shared: Arc<Shared>,
     _open: Arc<KeepOpen>,
@@ -20,6 +21,12 @@ impl Incoming {
     pub async fn next(&mut self) -> Option<Request> {
         let (id, open) = poll_fn(|cx| self.shared.lock().poll_request(cx.waker())).await?;
         Some(Request { handle: Handle::new(Arc::clone(&self.shared), id), open })
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.shared.lock().refuse_requests();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Two tunnels joined by in-memory carriers.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test by panicking")]
 
 pub(crate) mod pair;
 

@@ -29,9 +29,13 @@ impl Connection {
         if closing {
             return Poll::Ready(Err(Refusal::Closed));
         }
+        // Not even room for one each: like a full interface queue, it drops.
+        if crowded {
+            return Poll::Ready(Ok(()));
+        }
         let full = queues.unsent.len() >= self.limits.datagrams
             || queues.unsent_bytes + datagram.len() > self.limits.datagram_bytes;
-        if full || crowded && !queues.unsent.is_empty() {
+        if full {
             flow.writers.register(waker);
             return Poll::Pending;
         }

@@ -77,6 +77,14 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Nobody takes requests any more: those that wait and all later ones are refused.
+    pub fn refuse_requests(&mut self) {
+        self.deaf = true;
+        while let Some(id) = self.requests.pop_front() {
+            self.refuse(id, Refusal::Closed);
+        }
+    }
+
     /// Answers *connected*. A request that the other side took back becomes a flow that is reset.
     pub fn accept(&mut self, id: FlowId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };

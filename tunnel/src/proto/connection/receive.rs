@@ -123,7 +123,7 @@ impl Connection {
         if window > MAX_CREDIT {
             return Err(ProtocolError::CreditOverflow(id.0));
         }
-        let refusal = if self.life != Life::Open {
+        let refusal = if self.life != Life::Open || self.deaf {
             Refusal::Closed
         } else if self.theirs >= self.limits.flows || self.requests.len() >= self.limits.unanswered {
             Refusal::Overloaded

@@ -177,7 +177,7 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize) -> Turn
                 frame::put_data_header(out, id, fits);
                 stream.unsent.take(fits, |bytes| out.extend_from_slice(bytes));
                 stream.credit -= fits as u64;
-                flow.deficit -= fits as i64;
+                flow.deficit -= cost(fits);
             }
             if stream.unsent.is_empty() && stream.fin == Fin::Pending {
                 if end - out.len() < frame::HEADER {
@@ -203,7 +203,7 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize) -> Turn
                     return Turn::Full;
                 }
                 Frame::Datagram(id, first).encode(out);
-                flow.deficit -= (first.len() + frame::HEADER) as i64;
+                flow.deficit -= cost(first.len() + frame::HEADER);
                 queues.unsent_bytes -= first.len();
                 queues.unsent.pop_front();
             }
@@ -218,4 +218,9 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize) -> Turn
             Turn::Gone
         }
     }
+}
+
+/// Bytes of one frame against a turn.
+fn cost(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
