@@ -1,1 +1,50 @@
-//! Placeholder until the next commit.
+//! Everything that talks to the Kubernetes API: what a session changes in the cluster, and how it is put back.
+//!
+//! Objects are mostly JSON values: a typed model would drop the fields of a newer cluster.
+//!
+//! - [`api`]: the connection, with the same settings as kubectl
+//! - [`target`], [`plan`](mod@plan): what the user named, and what will be done about it; reads only
+//! - [`stand_in`], [`shell`]: the objects that carry the agent
+//! - [`swap`]: runs the plan's steps, hands the traffic over, undoes
+//! - [`record`], [`lease`]: the lock, the heartbeat and the memory of a session
+//! - [`restore`](mod@restore): puts everything back, from the record alone
+//! - [`status`]: who holds what
+//! - [`carrier`]: a byte stream into the agent's pod
+//! - [`error`]: the one error type, with a stable code and a hint
+
+pub mod api;
+pub mod carrier;
+pub mod error;
+pub mod lease;
+pub mod name;
+pub mod plan;
+pub mod pod;
+pub mod record;
+pub mod restore;
+pub mod shell;
+pub mod stand_in;
+pub mod status;
+pub mod swap;
+pub mod target;
+
+mod json;
+mod ownership;
+mod quantity;
+mod resource;
+mod slices;
+mod wait;
+
+pub use api::{ApiSettings, Connection};
+pub use carrier::{Carrier, portforward};
+pub use error::ClusterError;
+pub use lease::{Beat, Heartbeat};
+pub use plan::{
+    Architecture, DeclaredPort, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
+    Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
+};
+pub use pod::{AgentPod, find_agent};
+pub use record::{Original, Phase, Record};
+pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, find_session, restore};
+pub use shell::{ShellSettings, shell_plan};
+pub use status::{SessionInfo, sessions};
+pub use swap::{AgentFiles, Agents, Progress, Swap};

@@ -1,0 +1,168 @@
+//! The connection: context, namespace and kubeconfig as kubectl has them. Proxies, exec plugins and the renewal of
+//! tokens are kube's.
+
+use std::{path::PathBuf, time::Duration};
+
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+
+use crate::{ClusterError, target::nearest};
+
+/// An API server that does not take a connection for so long counts as unreachable.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the user said about the cluster; kubectl's `--kubeconfig`, `--context`, `--namespace`.
+#[derive(Debug, Clone, Default)]
+pub struct ApiSettings {
+    /// Instead of `$KUBECONFIG` and `~/.kube/config`.
+    pub kubeconfig: Option<PathBuf>,
+    /// Instead of the current context.
+    pub context: Option<String>,
+    /// Instead of the context's namespace.
+    pub namespace: Option<String>,
+}
+
+/// A client of one cluster, and the namespace it works in.
+#[derive(Clone)]
+pub struct Connection {
+    /// kube's client; cheap to clone.
+    pub client: Client,
+    /// Where names without a namespace are looked up.
+    pub namespace: String,
+    /// Name of the context; empty inside a cluster.
+    pub context: String,
+    /// Address of the API server.
+    pub cluster_url: String,
+    /// Name of the login in the kubeconfig: a best effort, the server may call it otherwise.
+    pub user: String,
+}
+
+impl Connection {
+    /// Reads the settings. No network: errors of the connection come from the first request. Needs a tokio runtime.
+    pub async fn open(settings: &ApiSettings) -> Result<Self, ClusterError> {
+        let unusable = |error: KubeconfigError| ClusterError::Kubeconfig { message: error.to_string() };
+        let kubeconfig = match &settings.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        let (mut config, context, user) = match kubeconfig {
+            Ok(kubeconfig) => {
+                let context = settings.context.clone().or_else(|| kubeconfig.current_context.clone());
+                let name = context.clone().unwrap_or_default();
+                let named = kubeconfig.contexts.iter().find(|named| named.name == name);
+                if named.is_none() && context.is_some() {
+                    let all = kubeconfig.contexts.iter().map(|named| named.name.clone());
+                    return Err(ClusterError::Context { nearest: nearest(&name, all), context: name });
+                }
+                let user = named.and_then(|named| named.context.as_ref()?.user.clone()).unwrap_or_default();
+                let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?;
+                (config, name, user)
+            }
+            // Inside a pod there is no kubeconfig but a ServiceAccount: kubectl uses it too.
+            Err(error) => match Config::incluster() {
+                Ok(config) if settings.kubeconfig.is_none() && settings.context.is_none() => {
+                    (config, String::new(), "serviceaccount".to_owned())
+                }
+                _ => return Err(unusable(error)),
+            },
+        };
+        config.connect_timeout = Some(CONNECT_LIMIT);
+        // kube's own retries of 429 and 5xx would outlast our limits; what may be repeated, we repeat.
+        config.default_retry = false;
+        let namespace = settings.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let cluster_url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let client = Client::try_from(config)
+            .map_err(|error| ClusterError::Kubeconfig { message: error.to_string() })?;
+        Ok(Self { client, namespace, context, cluster_url, user })
+    }
+
+    /// The same connection in another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    fn kubeconfig(folder: &Path) -> PathBuf {
+        let path = folder.join("config");
+        let text = r#"
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]
+users: [{name: ann, user: {token: t}}]
+contexts:
+- {name: staging, context: {cluster: c, user: ann, namespace: shop}}
+- {name: plain, context: {cluster: c, user: ann}}
+current-context: staging
+"#;
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("devproxy-cluster-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[tokio::test]
+    async fn settings_mean_what_they_mean_to_kubectl() {
+        let folder = folder("settings");
+        let kubeconfig = Some(kubeconfig(&folder));
+        let settings = ApiSettings { kubeconfig, ..ApiSettings::default() };
+        let current = Connection::open(&settings).await.unwrap();
+        assert_eq!((current.namespace.as_str(), current.context.as_str()), ("shop", "staging"));
+        assert_eq!((current.user.as_str(), current.cluster_url.as_str()), ("ann", "https://127.0.0.1:1"));
+
+        let context = Some("plain".to_owned());
+        let plain = Connection::open(&ApiSettings { context, ..settings.clone() }).await.unwrap();
+        assert_eq!(plain.namespace, "default");
+
+        let namespace = Some("other".to_owned());
+        let other = Connection::open(&ApiSettings { namespace, ..settings }).await.unwrap();
+        assert_eq!(other.namespace, "other");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_unknown_context_names_the_nearest() {
+        let folder = folder("context");
+        let settings = ApiSettings {
+            kubeconfig: Some(kubeconfig(&folder)),
+            context: Some("stagin".into()),
+            namespace: None,
+        };
+        let error = Connection::open(&settings).await.err().unwrap();
+        assert_eq!(error.code(), "DP-CONTEXT");
+        assert_eq!(error.hint().as_deref(), Some("did you mean `staging`"));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_missing_kubeconfig_is_told() {
+        let kubeconfig = Some(PathBuf::from("/nonexistent/config"));
+        let error =
+            Connection::open(&ApiSettings { kubeconfig, ..ApiSettings::default() }).await.err().unwrap();
+        assert_eq!(error.code(), "DP-KUBECONFIG");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_unreachable() {
+        let folder = folder("unreachable");
+        let settings = ApiSettings { kubeconfig: Some(kubeconfig(&folder)), ..ApiSettings::default() };
+        let connection = Connection::open(&settings).await.unwrap();
+        let error =
+            crate::resource::Objects::new(&connection, crate::resource::Kind::Pod).get("x").await.err();
+        assert_eq!(error.unwrap().code(), "DP-UNREACHABLE");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,226 @@
+//! The Lease: lock (its creation is atomic), heartbeat, and carrier of the [`Record`].
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use serde_json::{Value, json};
+
+use crate::{
+    ClusterError, Connection,
+    json::{number, text},
+    name::{MANAGED_BY_LABEL, MANAGER, RECORD_ANNOTATION, SESSION_LABEL},
+    record::{Phase, Record},
+    resource::{Condition, Kind, Objects},
+};
+
+/// How often a living session renews its Lease.
+pub const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Without renewal for so long a session counts as dead, in seconds.
+pub const GRACE_SECONDS: i64 = 120;
+
+/// Creates the Lease. Its uid on success; who holds it otherwise.
+pub(crate) async fn acquire(connection: &Connection, record: &Record) -> Result<String, ClusterError> {
+    let leases = Objects::new(connection, Kind::Lease);
+    match leases.create(&object(record, Timestamp::now())).await {
+        Ok(lease) => Ok(text(&lease, "/metadata/uid").to_owned()),
+        Err(error) if error.is_already_exists() => match leases.find(&record.lease).await? {
+            // Our own request, repeated after an answer that was lost.
+            Some(lease) if session_of(&lease) == record.session => {
+                Ok(text(&lease, "/metadata/uid").to_owned())
+            }
+            Some(lease) => Err(held(&lease, &record.title())),
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes another phase into the record, on the very Lease with this uid.
+pub(crate) async fn note_phase(
+    connection: &Connection,
+    uid: &str,
+    record: &mut Record,
+    phase: Phase,
+) -> Result<(), ClusterError> {
+    let next = Record { phase, ..record.clone() };
+    let patch = json!({"metadata": {"annotations": {RECORD_ANNOTATION: next.to_json()}}});
+    Objects::new(connection, Kind::Lease)
+        .merge(&record.lease, Condition::Uid(uid), patch)
+        .await
+        .map_err(|error| lost(&record.lease, error))?;
+    *record = next;
+    Ok(())
+}
+
+/// Deletes the Lease of this session; another session's Lease of the same name stays.
+pub(crate) async fn release(connection: &Connection, record: &Record) -> Result<(), ClusterError> {
+    let leases = Objects::new(connection, Kind::Lease);
+    match leases.find(&record.lease).await? {
+        Some(lease) if session_of(&lease) == record.session => {
+            leases.delete(&record.lease, Some(text(&lease, "/metadata/uid"))).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a renewal found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beat {
+    /// The session holds.
+    Renewed,
+    /// Its Lease vanished or is another session's: restore.
+    Lost(String),
+}
+
+/// Renews the Lease of a session; independent of the [`Swap`](crate::Swap), which may be at work meanwhile.
+#[derive(Clone)]
+pub struct Heartbeat {
+    pub(crate) connection: Connection,
+    pub(crate) lease: String,
+    pub(crate) uid: String,
+}
+
+impl Heartbeat {
+    /// One renewal, to be called every [`RENEW_EVERY`]. An error is a failure of the API: try again. Cancel-safe.
+    pub async fn renew(&self) -> Result<Beat, ClusterError> {
+        let patch = json!({"spec": {"renewTime": MicroTime(Timestamp::now())}});
+        let leases = Objects::new(&self.connection, Kind::Lease);
+        match leases.merge(&self.lease, Condition::Uid(&self.uid), patch).await {
+            Ok(_) => Ok(Beat::Renewed),
+            Err(error) => match lost(&self.lease, error) {
+                ClusterError::LeaseLost { reason, .. } => Ok(Beat::Lost(reason)),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+/// Answers that mean "not this Lease any more": gone, or another uid (409 as a precondition, 422 as a change of an
+/// immutable field, depending on the server's version).
+fn lost(lease: &str, error: ClusterError) -> ClusterError {
+    let reason = match &error {
+        ClusterError::Api { status: 404, .. } => "it was deleted",
+        ClusterError::Api { status: 409 | 422, .. } => "it belongs to another session now",
+        _ => return error,
+    };
+    ClusterError::LeaseLost { lease: lease.to_owned(), reason: reason.to_owned() }
+}
+
+/// The session of a Lease.
+pub(crate) fn session_of(lease: &Value) -> &str {
+    lease
+        .pointer("/metadata/labels")
+        .and_then(|labels| labels.get(SESSION_LABEL)?.as_str())
+        .unwrap_or_default()
+}
+
+/// When it was renewed last.
+pub(crate) fn renewed(lease: &Value) -> Option<Timestamp> {
+    text(lease, "/spec/renewTime").parse().ok()
+}
+
+/// Whether a Lease has not been renewed for longer than it promises.
+pub(crate) fn expired(lease: &Value, now: Timestamp) -> bool {
+    let grace = number(lease, "/spec/leaseDurationSeconds").unwrap_or(GRACE_SECONDS);
+    renewed(lease).is_none_or(|renewed| now.duration_since(renewed) > SignedDuration::from_secs(grace))
+}
+
+/// The refusal that names the holder.
+pub(crate) fn held(lease: &Value, deployment: &str) -> ClusterError {
+    let (holder, since) = match Record::of_lease(lease) {
+        Ok(record) => (record.holder, record.since),
+        Err(_) => {
+            let identity = text(lease, "/spec/holderIdentity");
+            let (user, host) = identity.split_once('@').unwrap_or((identity, "an unknown machine"));
+            let holder = crate::record::Holder { user: user.to_owned(), host: host.to_owned() };
+            (holder, text(lease, "/spec/acquireTime").parse().unwrap_or(Timestamp::UNIX_EPOCH))
+        }
+    };
+    ClusterError::Held {
+        deployment: deployment.to_owned(),
+        user: holder.user,
+        host: holder.host,
+        since,
+        session: session_of(lease).to_owned(),
+        expired: expired(lease, Timestamp::now()),
+    }
+}
+
+fn object(record: &Record, now: Timestamp) -> Value {
+    let mut lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": record.lease,
+            "labels": {SESSION_LABEL: record.session, MANAGED_BY_LABEL: MANAGER},
+            "annotations": {RECORD_ANNOTATION: record.to_json()},
+        },
+        "spec": {
+            "holderIdentity": format!("{}@{}", record.holder.user, record.holder.host),
+            "leaseDurationSeconds": GRACE_SECONDS,
+            "acquireTime": MicroTime(now),
+            "renewTime": MicroTime(now),
+        },
+    });
+    if let Some(original) = &record.original {
+        lease["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": original.name,
+            "uid": original.uid,
+        }]);
+    }
+    lease
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    #[test]
+    fn a_lease_carries_lock_record_and_heartbeat() {
+        let now: Timestamp = "2026-01-02T03:04:05.6Z".parse().unwrap();
+        let mut lease = object(&record(), now);
+        lease["metadata"]["namespace"] = json!("shop");
+        assert_eq!(Record::of_lease(&lease).unwrap(), record());
+        assert_eq!(lease["spec"]["renewTime"], "2026-01-02T03:04:05.600000Z");
+        assert_eq!(session_of(&lease), "k7f2abcdef");
+        assert!(lease["metadata"]["ownerReferences"][0].get("blockOwnerDeletion").is_none());
+    }
+
+    #[test]
+    fn a_lease_expires_after_its_own_duration() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let lease = object(&record(), now);
+        assert!(!expired(&lease, now + SignedDuration::from_secs(GRACE_SECONDS)));
+        assert!(expired(&lease, now + SignedDuration::from_secs(GRACE_SECONDS + 1)));
+        assert!(expired(&json!({"spec": {}}), now));
+    }
+
+    #[test]
+    fn the_refusal_names_the_holder() {
+        let mut lease = object(&record(), Timestamp::now());
+        lease["metadata"]["namespace"] = json!("shop");
+        let error = held(&lease, "shop/cart");
+        assert!(error.to_string().contains("shop/cart is swapped by ann on box since"), "{error}");
+        assert_eq!(error.code(), "DP-HELD");
+    }
+
+    #[test]
+    fn a_lease_that_is_gone_or_anothers_is_lost() {
+        let api = |status| ClusterError::Api {
+            verb: "patch",
+            resource: "leases",
+            name: "x".into(),
+            status,
+            reason: String::new(),
+            message: String::new(),
+        };
+        for status in [404, 409, 422] {
+            assert_eq!(lost("x", api(status)).code(), "DP-LEASE-LOST");
+        }
+        assert_eq!(lost("x", api(500)).code(), "DP-API");
+    }
+}

@@ -1,0 +1,170 @@
+//! Everything that a plan looks at, in two rounds of parallel reads.
+
+use futures::join;
+use serde_json::Value;
+
+use super::{Architecture, rights};
+use crate::{
+    ClusterError, Connection,
+    json::{list, name, selector_query, text},
+    lease::held,
+    name::{SESSION_LABEL, lease as lease_name},
+    pod::is_ready,
+    resource::{Kind, Objects},
+    target::nearest,
+};
+
+/// What was found; lists are empty where the right to read them is missing.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) deployment: Value,
+    pub(super) services: Vec<Value>,
+    /// The original's pods.
+    pub(super) pods: Vec<Value>,
+    pub(super) autoscalers: Vec<Value>,
+    pub(super) budgets: Vec<Value>,
+    pub(super) quotas: Vec<Value>,
+    pub(super) limit_ranges: Vec<Value>,
+    pub(super) claims: Vec<Value>,
+    /// `kubernetes.io/arch` of the node of one of the pods.
+    pub(super) node_architecture: Option<String>,
+    /// The API server's own platform, `linux/amd64`.
+    pub(super) platform: String,
+    /// `automountServiceAccountToken` of the ServiceAccount.
+    pub(super) automount: Option<bool>,
+}
+
+impl Found {
+    pub(super) fn ready_pods(&self) -> i64 {
+        i64::try_from(self.pods.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(i64::MAX)
+    }
+
+    /// A LimitRange that fills in what a container lacks: then our own values could only break its bounds.
+    pub(super) fn limit_range_has_defaults(&self) -> bool {
+        self.limit_ranges
+            .iter()
+            .flat_map(|range| list(range, "/spec/limits"))
+            .any(|limit| text(limit, "/type") == "Container")
+    }
+
+    /// The template's own words, the node of a pod, the API server's: the nearest to the truth first.
+    pub(super) fn architecture(&self, template: &Value) -> Architecture {
+        let selected = text(template, "/spec/nodeSelector/kubernetes.io~1arch");
+        let platform = self.platform.split_once('/').map_or("", |(_, architecture)| architecture);
+        [selected, self.node_architecture.as_deref().unwrap_or_default(), platform]
+            .into_iter()
+            .find_map(Architecture::from_label)
+            .unwrap_or(Architecture::Amd64)
+    }
+}
+
+pub(super) async fn all(connection: &Connection, deployment: &str) -> Result<Found, ClusterError> {
+    let of = |kind| Objects::new(connection, kind);
+    let deployments = of(Kind::Deployment);
+    let leases = of(Kind::Lease);
+    let lease = lease_name(deployment);
+    let (services, autoscalers, budgets, quotas, limit_ranges, claims) = (
+        of(Kind::Service),
+        of(Kind::HorizontalPodAutoscaler),
+        of(Kind::PodDisruptionBudget),
+        of(Kind::ResourceQuota),
+        of(Kind::LimitRange),
+        of(Kind::PersistentVolumeClaim),
+    );
+    // The Deployment first: with an API that is away or a wrong name, its error is the one to tell, and once.
+    let Some(object) = deployments.find(deployment).await? else {
+        return Err(not_found(connection, deployment).await);
+    };
+    let selector = selector_query(object.pointer("/spec/selector"));
+    let selector = format!("{selector},!{SESSION_LABEL}");
+    let pods = of(Kind::Pod);
+    let service_accounts = of(Kind::ServiceAccount);
+    let account = match text(&object, "/spec/template/spec/serviceAccountName") {
+        "" => "default",
+        account => account,
+    };
+    let (
+        held_by,
+        missing,
+        services,
+        autoscalers,
+        budgets,
+        quotas,
+        limit_ranges,
+        claims,
+        pods,
+        account,
+        platform,
+    ) = join!(
+        leases.find(&lease),
+        rights::missing(connection),
+        services.list_if_allowed(),
+        autoscalers.list_if_allowed(),
+        budgets.list_if_allowed(),
+        quotas.list_if_allowed(),
+        limit_ranges.list_if_allowed(),
+        claims.list_if_allowed(),
+        pods.list(&selector),
+        service_accounts.get(account),
+        connection.client.apiserver_version(),
+    );
+    match held_by {
+        Ok(Some(lease)) => return Err(held(&lease, &format!("{}/{deployment}", connection.namespace))),
+        Err(error) if !error.is_forbidden() => return Err(error),
+        Ok(None) | Err(_) => {}
+    }
+    if let Some(missing) = missing? {
+        return Err(missing);
+    }
+    let pods = match pods {
+        Ok((pods, _)) => pods,
+        Err(error) if error.is_forbidden() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let node = pods.iter().map(|pod| text(pod, "/spec/nodeName")).find(|node| !node.is_empty());
+    let node_architecture = match node {
+        Some(node) => of(Kind::Node)
+            .get(node)
+            .await
+            .ok()
+            .map(|node| text(&node, "/metadata/labels/kubernetes.io~1arch").to_owned()),
+        None => None,
+    };
+    Ok(Found {
+        deployment: object,
+        services: services?,
+        pods,
+        autoscalers: autoscalers?,
+        budgets: budgets?,
+        quotas: quotas?,
+        limit_ranges: limit_ranges?,
+        claims: claims?,
+        node_architecture,
+        platform: platform.map(|version| version.platform).unwrap_or_default(),
+        automount: account.ok().and_then(|account| account.get("automountServiceAccountToken")?.as_bool()),
+    })
+}
+
+/// What there is instead: another kind of this name, or similar names.
+async fn not_found(connection: &Connection, wanted: &str) -> ClusterError {
+    let (deployments, stateful, daemons) = (
+        Objects::new(connection, Kind::Deployment),
+        Objects::new(connection, Kind::StatefulSet),
+        Objects::new(connection, Kind::DaemonSet),
+    );
+    let (deployments, stateful, daemons) =
+        join!(deployments.list(""), stateful.find(wanted), daemons.find(wanted));
+    for (found, kind) in [(stateful, "StatefulSet"), (daemons, "DaemonSet")] {
+        if matches!(found, Ok(Some(_))) {
+            return ClusterError::Kind { kind: kind.to_owned(), name: wanted.to_owned() };
+        }
+    }
+    let names: Option<Vec<String>> =
+        deployments.ok().map(|(all, _)| all.iter().map(|deployment| name(deployment).to_owned()).collect());
+    ClusterError::NotFound {
+        name: wanted.to_owned(),
+        namespace: connection.namespace.clone(),
+        known: names.as_ref().map(Vec::len),
+        nearest: nearest(wanted, names.unwrap_or_default()),
+    }
+}

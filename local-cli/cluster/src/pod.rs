@@ -1,0 +1,311 @@
+//! Pods: ready or not, the agent's pod, and a pod's own words when it does not start.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    ClusterError, Connection,
+    json::{list, name, number, text},
+    name::SESSION_LABEL,
+    plan::{FileRoot, file_roots_of_pod},
+    resource::{Kind, Objects},
+    wait::{Seen, until},
+};
+
+/// Longest wait for the agent to run. A pod starts within seconds; an init container or a node that is being added
+/// takes minutes.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(180);
+/// How long a pod may be without a node: the scheduler tries again when something changes, and a preempted pod leaves
+/// within its grace period.
+const UNSCHEDULABLE_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at the stand-in itself, whose controller tells why there is no pod.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// The pod that carries the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentPod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its addresses, as the kubelet reports them, IPv4 first if that is the cluster's first family.
+    pub addresses: Vec<IpAddr>,
+    /// Its node.
+    pub node: String,
+    /// What the kubelet fills in the agent's container, as it really is.
+    pub file_roots: Vec<FileRoot>,
+}
+
+/// What a pod's container tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Running,
+    Starting,
+    /// Waits for something that may come yet.
+    Pending(String),
+    Image(String),
+    Ended(String),
+    Processor(String),
+}
+
+/// Whether the pod's condition `Ready` is true and it is not being deleted.
+pub(crate) fn is_ready(pod: &Value) -> bool {
+    text(pod, "/metadata/deletionTimestamp").is_empty()
+        && list(pod, "/status/conditions")
+            .iter()
+            .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True")
+}
+
+/// All addresses of a pod.
+pub(crate) fn addresses(pod: &Value) -> Vec<IpAddr> {
+    let all: Vec<IpAddr> =
+        list(pod, "/status/podIPs").iter().filter_map(|ip| text(ip, "/ip").parse().ok()).collect();
+    if all.is_empty() { text(pod, "/status/podIP").parse().into_iter().collect() } else { all }
+}
+
+/// Why a pod is not ready, in its own words: the scheduler's, the kubelet's, the container's.
+pub(crate) fn words_of_failure(pod: &Value) -> Option<String> {
+    for condition in list(pod, "/status/conditions") {
+        if text(condition, "/type") == "PodScheduled" && text(condition, "/status") == "False" {
+            return Some(words([text(condition, "/reason"), text(condition, "/message")]));
+        }
+    }
+    let statuses =
+        list(pod, "/status/initContainerStatuses").iter().chain(list(pod, "/status/containerStatuses"));
+    for status in statuses {
+        let container = text(status, "/name");
+        let last = |state: &str| {
+            let code = number(status, &format!("/{state}/terminated/exitCode")).filter(|code| *code != 0)?;
+            let reason = text(status, &format!("/{state}/terminated/reason"));
+            let message = text(status, &format!("/{state}/terminated/message"));
+            Some(words([&format!("{container}: exit code {code}"), reason, message]))
+        };
+        if let Some(words) = last("state").or_else(|| last("lastState")) {
+            return Some(words);
+        }
+        let waiting = text(status, "/state/waiting/reason");
+        if !matches!(waiting, "" | "ContainerCreating" | "PodInitializing") {
+            return Some(words([container, waiting, text(status, "/state/waiting/message")]));
+        }
+    }
+    let message = text(pod, "/status/message");
+    (!message.is_empty()).then(|| words([text(pod, "/status/reason"), message]))
+}
+
+/// The running agent of a session, if there is one now.
+pub async fn find_agent(
+    connection: &Connection,
+    namespace: &str,
+    session: &str,
+    container: &str,
+) -> Result<Option<AgentPod>, ClusterError> {
+    let connection = connection.in_namespace(namespace);
+    let (pods, _) = Objects::new(&connection, Kind::Pod).list(&format!("{SESSION_LABEL}={session}")).await?;
+    Ok(pods
+        .iter()
+        .find(|pod| state(pod, container) == State::Running && is_alive(pod))
+        .map(|pod| agent(pod, container)))
+}
+
+/// Waits until the agent's container runs. `Processor` when it is built for another one. `note` gets the pod's words
+/// when they change.
+pub(crate) async fn await_agent(
+    connection: &Connection,
+    stand_in: &str,
+    session: &str,
+    container: &str,
+    mut note: impl FnMut(String),
+) -> Result<AgentPod, ClusterError> {
+    let pods = Objects::new(connection, Kind::Pod);
+    let selector = format!("{SESSION_LABEL}={session}");
+    let start = tokio::time::Instant::now();
+    let mut said = String::new();
+    let mut told = |words: String, said: &mut String| {
+        if !words.is_empty() && words != *said {
+            note(words.clone());
+            *said = words;
+        }
+    };
+    loop {
+        let mut pending = None;
+        let answer = until(&pods, &selector, LOOK, |seen| {
+            let (pod, state) = newest(seen, container)?;
+            pending = None;
+            match state {
+                State::Running => Some(Ok(agent(pod, container))),
+                State::Starting => None,
+                State::Pending(words) => {
+                    pending = Some(words);
+                    None
+                }
+                State::Image(words) => Some(Err(ClusterError::Image { words })),
+                State::Ended(words) => Some(Err(ClusterError::Agent { words })),
+                State::Processor(words) => Some(Err(ClusterError::Processor { words })),
+            }
+        })
+        .await?;
+        if let Some(answer) = answer {
+            return answer;
+        }
+        let waited = start.elapsed();
+        if let Some(words) = pending {
+            told(words.clone(), &mut said);
+            if waited > UNSCHEDULABLE_LIMIT {
+                return Err(ClusterError::Schedule { words });
+            }
+        } else if let Some(words) = controller_words(connection, stand_in).await? {
+            return Err(ClusterError::Schedule { words });
+        }
+        if waited > START_LIMIT {
+            return Err(ClusterError::late("the start of the agent", START_LIMIT, said));
+        }
+    }
+}
+
+/// Why the stand-in has no pod: quota, Pod Security, a policy.
+async fn controller_words(connection: &Connection, stand_in: &str) -> Result<Option<String>, ClusterError> {
+    let Some(deployment) = Objects::new(connection, Kind::Deployment).find(stand_in).await? else {
+        return Ok(Some(format!("Deployment {stand_in} was deleted")));
+    };
+    let failure = list(&deployment, "/status/conditions").iter().find(|condition| {
+        text(condition, "/type") == "ReplicaFailure" && text(condition, "/status") == "True"
+    });
+    Ok(failure.map(|condition| text(condition, "/message").to_owned()))
+}
+
+fn newest<'a>(seen: &'a Seen, container: &str) -> Option<(&'a Value, State)> {
+    let pod = seen
+        .values()
+        .filter(|pod| is_alive(pod))
+        .max_by(|a, b| text(a, "/metadata/creationTimestamp").cmp(text(b, "/metadata/creationTimestamp")))?;
+    Some((pod, state(pod, container)))
+}
+
+fn is_alive(pod: &Value) -> bool {
+    text(pod, "/metadata/deletionTimestamp").is_empty()
+}
+
+fn agent(pod: &Value, container: &str) -> AgentPod {
+    AgentPod {
+        name: name(pod).to_owned(),
+        uid: text(pod, "/metadata/uid").to_owned(),
+        addresses: addresses(pod),
+        node: text(pod, "/spec/nodeName").to_owned(),
+        file_roots: file_roots_of_pod(pod, container),
+    }
+}
+
+fn state(pod: &Value, container: &str) -> State {
+    for condition in list(pod, "/status/conditions") {
+        if text(condition, "/type") == "PodScheduled" && text(condition, "/status") == "False" {
+            return State::Pending(text(condition, "/message").to_owned());
+        }
+    }
+    if text(pod, "/status/phase") == "Failed" {
+        return State::Ended(words_of_failure(pod).unwrap_or_else(|| "the pod failed".into()));
+    }
+    let statuses = list(pod, "/status/containerStatuses");
+    if let Some(status) = statuses.iter().find(|status| text(status, "/name") == container) {
+        for past in ["state", "lastState"] {
+            if let Some(ended) = status.pointer(&format!("/{past}/terminated")) {
+                let words = words([
+                    &format!("exit code {}", number(ended, "/exitCode").unwrap_or_default()),
+                    text(ended, "/reason"),
+                    text(ended, "/message"),
+                ]);
+                let processor = words.to_lowercase().contains("exec format error");
+                return if processor { State::Processor(words) } else { State::Ended(words) };
+            }
+        }
+        if status.pointer("/state/running").is_some() {
+            return State::Running;
+        }
+    }
+    // What holds up another container holds up the pod.
+    for status in list(pod, "/status/initContainerStatuses").iter().chain(statuses) {
+        let message = text(status, "/state/waiting/message");
+        let words = words([text(status, "/name"), text(status, "/state/waiting/reason"), message]);
+        match text(status, "/state/waiting/reason") {
+            "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError" => {
+                return State::Image(words);
+            }
+            "RunContainerError" | "CreateContainerError" | "CrashLoopBackOff"
+                if message.to_lowercase().contains("exec format error") =>
+            {
+                return State::Processor(words);
+            }
+            "CreateContainerConfigError"
+            | "CreateContainerError"
+            | "RunContainerError"
+            | "CrashLoopBackOff"
+            | "ErrImagePull" => return State::Pending(words),
+            _ => {}
+        }
+    }
+    State::Starting
+}
+
+fn words<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let parts: Vec<&str> = parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.join(": ").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(container_status: &Value) -> Value {
+        json!({"metadata": {"name": "p"}, "status": {"phase": "Running", "containerStatuses": [container_status]}})
+    }
+
+    #[test]
+    fn a_pod_without_a_node_speaks_the_schedulers_words() {
+        let pod = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu."}]}});
+        assert_eq!(state(&pod, "c"), State::Pending("0/1 nodes are available: 1 Insufficient cpu.".into()));
+        assert!(words_of_failure(&pod).unwrap().contains("Insufficient cpu"));
+    }
+
+    #[test]
+    fn the_wrong_processor_is_told_apart_from_a_crash() {
+        let ended = |message: &str| {
+            pod(&json!({"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                        "lastState": {"terminated": {"exitCode": 255, "reason": "Error", "message": message}}}))
+        };
+        let format = "exec /.devproxy/bin/devproxy-loader: exec format error";
+        assert!(matches!(state(&ended(format), "c"), State::Processor(_)));
+        assert_eq!(state(&ended("no key\n"), "c"), State::Ended("exit code 255: Error: no key".into()));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_speaks_the_kubelets_words() {
+        let pod = pod(&json!({"name": "c", "state": {"waiting":
+            {"reason": "ImagePullBackOff", "message": "Back-off pulling image \"x\""}}}));
+        assert_eq!(
+            state(&pod, "c"),
+            State::Image("c: ImagePullBackOff: Back-off pulling image \"x\"".into())
+        );
+    }
+
+    #[test]
+    fn running_is_about_the_agents_container() {
+        let pod = json!({"status": {"containerStatuses": [
+            {"name": "sidecar", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}},
+            {"name": "c", "state": {"running": {}}},
+        ]}});
+        assert_eq!(state(&pod, "c"), State::Running);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_is_not_ready() {
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert!(is_ready(&ready));
+        let mut leaving = ready;
+        leaving["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert!(!is_ready(&leaving));
+    }
+}

@@ -1,0 +1,419 @@
+//! Puts everything back from a session's record alone: by the session itself, or later from another machine.
+//!
+//! Idempotent: each part looks at what there is. The original's owner wins: its replicas are set only while they are
+//! still what we set. The Lease goes last, so that whatever stops a restore, the next one finds the record.
+
+use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    ClusterError, Connection,
+    json::{list, name as name_of, number, text},
+    lease,
+    name::{self, SESSION_LABEL},
+    ownership, pod,
+    record::{Original, Phase, Record},
+    resource::{Condition, Kind, Objects},
+    slices,
+    swap::{CONFLICTS, Progress, SETTLE, SLICES_LIMIT, original_pods},
+    wait::until,
+};
+
+/// Longest wait for the original's pods; then the stand-in leaves anyway.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks at the words of the original's pods.
+const WORDS: Duration = Duration::from_secs(10);
+/// Longest time for the live session to tell the agent.
+const SPLICE_LIMIT: Duration = Duration::from_secs(15);
+/// Longest wait for the stand-in's pod to end: its grace period and the kubelet's own time.
+const GONE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Returned by a [`SpliceHook`].
+pub type Splicing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// What a live session does when the original serves again: the agent sends what is held, and what still comes, to
+/// these pods, and closes its readiness.
+pub trait SpliceHook: Send {
+    /// `ready` are the first addresses of the original's ready pods; empty when none is ready.
+    fn splice(&mut self, ready: Vec<IpAddr>) -> Splicing<'_>;
+}
+
+/// What became of the original.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginalOutcome {
+    /// It never lost a replica.
+    Untouched,
+    /// It has its replicas again.
+    Restored {
+        /// So many.
+        replicas: i64,
+    },
+    /// Somebody scaled it meanwhile; left as it is.
+    Rescaled {
+        /// So many.
+        replicas: i64,
+    },
+    /// Somebody deleted it.
+    Deleted,
+    /// Somebody deleted it and made another one of the same name; left as it is.
+    Replaced,
+    /// There is none: `devproxy shell`.
+    None,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What became of the original.
+    pub original: OriginalOutcome,
+    /// Pods of it that are ready, in the end.
+    pub ready: usize,
+    /// What did not go as it should, one line each: a pod's own words, a wait that ended without its event.
+    pub problems: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn nothing() -> Self {
+        Self { original: OriginalOutcome::Untouched, ready: 0, problems: Vec::new() }
+    }
+}
+
+/// Finds the record of a session by its id or by the name of its Deployment, in the connection's namespace.
+pub async fn find_session(connection: &Connection, wanted: &str) -> Result<Record, ClusterError> {
+    let leases = Objects::new(connection, Kind::Lease);
+    let (all, _) = leases.list(SESSION_LABEL).await?;
+    let found = all.iter().find(|lease| {
+        lease::session_of(lease) == wanted
+            || name_of(lease) == wanted
+            || name_of(lease) == name::lease(wanted)
+    });
+    match found {
+        Some(lease) => Record::of_lease(lease),
+        None => Err(ClusterError::NoSession {
+            session: wanted.to_owned(),
+            namespace: connection.namespace.clone(),
+        }),
+    }
+}
+
+/// Puts everything back. An error means that something could not be done and the Lease stays: call it again.
+/// Cancelling it loses nothing either.
+pub async fn restore(
+    connection: &Connection,
+    record: &Record,
+    progress: &mpsc::Sender<Progress>,
+    hook: Option<&mut dyn SpliceHook>,
+) -> Result<Outcome, ClusterError> {
+    let connection = connection.in_namespace(&record.namespace);
+    let record = begin(&connection, record).await?;
+    let restore = Restore { connection: &connection, record: &record, progress };
+    let mut problems = Vec::new();
+    let (original, ready);
+    if record.original_first {
+        // Both cannot be there at once: the stand-in makes room, as the original did.
+        restore.remove_stand_in(&mut problems).await?;
+        (original, ready) = restore.put_back(&mut problems).await?;
+    } else {
+        (original, ready) = restore.put_back(&mut problems).await?;
+        restore.splice(hook, ready.clone()).await;
+        restore.remove_stand_in(&mut problems).await?;
+    }
+    restore.remove_rest().await?;
+    restore.give_ownership_back(&mut problems).await?;
+    lease::release(&connection, &record).await?;
+    Ok(Outcome { original, ready: ready.len(), problems })
+}
+
+/// The record as the Lease has it: it may be newer than the caller's.
+async fn begin(connection: &Connection, record: &Record) -> Result<Record, ClusterError> {
+    let mut record = record.clone();
+    let Some(lease) = Objects::new(connection, Kind::Lease).find(&record.lease).await? else {
+        return Ok(record);
+    };
+    if lease::session_of(&lease) != record.session {
+        return Ok(record);
+    }
+    if let Ok(newer) = Record::of_lease(&lease) {
+        record = newer;
+    }
+    if !matches!(record.phase, Phase::Restoring | Phase::Prepared) {
+        let uid = text(&lease, "/metadata/uid");
+        match lease::note_phase(connection, uid, &mut record, Phase::Restoring).await {
+            // Deleted in this moment: nothing that a restore needs.
+            Ok(()) | Err(ClusterError::LeaseLost { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(record)
+}
+
+struct Restore<'a> {
+    connection: &'a Connection,
+    record: &'a Record,
+    progress: &'a mpsc::Sender<Progress>,
+}
+
+impl Restore<'_> {
+    /// The original's replicas, its pods, its place in the slices. Also the addresses of its ready pods.
+    async fn put_back(
+        &self,
+        problems: &mut Vec<String>,
+    ) -> Result<(OriginalOutcome, Vec<IpAddr>), ClusterError> {
+        let Some(original) = &self.record.original else {
+            return Ok((OriginalOutcome::None, Vec::new()));
+        };
+        let outcome = self.scale_back(original).await?;
+        let expected = match &outcome {
+            // A broken one is not waited for, nor is one that never left.
+            OriginalOutcome::Restored { replicas } => (*replicas).min(original.ready),
+            OriginalOutcome::Rescaled { replicas } if original.ready > 0 => *replicas,
+            OriginalOutcome::Untouched if self.record.phase != Phase::Prepared => original.ready,
+            _ => 0,
+        };
+        let pods =
+            if expected > 0 { self.await_pods(original, expected, problems).await? } else { Vec::new() };
+        let services = self.existing_services().await?;
+        if !pods.is_empty() && !services.is_empty() {
+            if !slices::await_present(self.connection, &services, &pods, SLICES_LIMIT).await? {
+                problems.push(format!(
+                    "{} is ready but not in the EndpointSlices of all its Services",
+                    original.name
+                ));
+            }
+            sleep(SETTLE).await;
+        }
+        let first = pods.iter().filter_map(|addresses| addresses.first().copied()).collect();
+        Ok((outcome, first))
+    }
+
+    async fn scale_back(&self, original: &Original) -> Result<OriginalOutcome, ClusterError> {
+        let deployments = Objects::new(self.connection, Kind::Deployment);
+        for _ in 0..CONFLICTS {
+            let Some(current) = deployments.find(&original.name).await? else {
+                return Ok(OriginalOutcome::Deleted);
+            };
+            match decide(&current, original, self.record.phase) {
+                Decision::Leave(outcome) => return Ok(outcome),
+                Decision::Scale => {}
+            }
+            let replicas = original.replicas;
+            self.tell(Progress::Undoing(format!("{} 0 → {replicas} replicas", original.name)));
+            let version = text(&current, "/metadata/resourceVersion");
+            let patch = json!({"spec": {"replicas": replicas}});
+            match deployments.merge(&original.name, Condition::Version(version), patch).await {
+                Ok(_) => return Ok(OriginalOutcome::Restored { replicas }),
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_not_found() => return Ok(OriginalOutcome::Deleted),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClusterError::Changed {
+            deployment: self.record.title(),
+            change: "it changes faster than it can be scaled".into(),
+        })
+    }
+
+    /// Waits for the original's pods; what is ready in the end, even if it is less.
+    async fn await_pods(
+        &self,
+        original: &Original,
+        expected: i64,
+        problems: &mut Vec<String>,
+    ) -> Result<Vec<Vec<IpAddr>>, ClusterError> {
+        let expected = usize::try_from(expected).unwrap_or(0);
+        self.tell(Progress::Undoing(format!("waiting for {expected} pods of {}", original.name)));
+        let pods = Objects::new(self.connection, Kind::Pod);
+        let selector = original_pods(original);
+        let deadline = Instant::now() + READY_LIMIT;
+        let mut said = String::new();
+        loop {
+            let (mut ready, mut words) = (Vec::new(), None);
+            let done = until(&pods, &selector, WORDS, |seen| {
+                let all = seen.values().filter(|pod| pod::is_ready(pod));
+                ready = slices::addresses_by_pod(all);
+                words = seen
+                    .values()
+                    .filter(|pod| !pod::is_ready(pod) && !slices::is_leaving(pod))
+                    .find_map(pod::words_of_failure);
+                (ready.len() >= expected).then_some(())
+            })
+            .await?;
+            if done.is_some() {
+                return Ok(ready);
+            }
+            if let Some(words) = words.filter(|words| *words != said) {
+                self.tell(Progress::Note(format!("{}: {words}", original.name)));
+                said = words;
+            }
+            if Instant::now() >= deadline {
+                let have = ready.len();
+                let minutes = READY_LIMIT.as_secs() / 60;
+                problems.push(format!(
+                    "{have} of {expected} pods of {} are ready after {minutes} minutes{}{said}",
+                    original.name,
+                    if said.is_empty() { "" } else { ": " },
+                ));
+                return Ok(ready);
+            }
+        }
+    }
+
+    /// A Service that somebody deleted meanwhile is not waited for.
+    async fn existing_services(&self) -> Result<Vec<String>, ClusterError> {
+        if self.record.services.is_empty() {
+            return Ok(Vec::new());
+        }
+        let existing = Objects::new(self.connection, Kind::Service).list_if_allowed().await?;
+        let exists =
+            |service: &&String| existing.iter().any(|existing| name_of(existing) == service.as_str());
+        Ok(self.record.services.iter().filter(exists).cloned().collect())
+    }
+
+    /// The live session tells the agent; then the stand-in leaves the slices while it still serves.
+    async fn splice(&self, hook: Option<&mut dyn SpliceHook>, ready: Vec<IpAddr>) {
+        let Some(hook) = hook else { return };
+        let in_time = timeout(SPLICE_LIMIT, hook.splice(ready)).await.is_ok();
+        let pods = Objects::new(self.connection, Kind::Pod);
+        let Ok((pods, _)) = pods.list(&self.session_selector()).await else { return };
+        let addresses: Vec<IpAddr> = pods.iter().flat_map(pod::addresses).collect();
+        if in_time && !addresses.is_empty() {
+            // Whatever comes of it: the deletion takes the stand-in out of the slices as well.
+            let services = self.existing_services().await.unwrap_or_default();
+            let _ = slices::await_absent(self.connection, &services, &addresses, SPLICE_LIMIT).await;
+        }
+    }
+
+    async fn remove_stand_in(&self, problems: &mut Vec<String>) -> Result<(), ClusterError> {
+        let stand_in = &self.record.stand_in;
+        self.tell(Progress::Undoing(format!("deleting {stand_in}")));
+        Objects::new(self.connection, Kind::Deployment).delete(stand_in, None).await?;
+        let pods = Objects::new(self.connection, Kind::Pod);
+        let selector = self.session_selector();
+        let gone = until(&pods, &selector, GONE_LIMIT, |seen| seen.is_empty().then_some(()));
+        if gone.await?.is_none() {
+            problems.push(format!("the pod of {stand_in} has not ended after {} s", GONE_LIMIT.as_secs()));
+        }
+        Ok(())
+    }
+
+    async fn remove_rest(&self) -> Result<(), ClusterError> {
+        if let Some(config_map) = &self.record.config_map {
+            Objects::new(self.connection, Kind::ConfigMap).delete(config_map, None).await?;
+        }
+        Objects::new(self.connection, Kind::Secret).delete(&self.record.secret, None).await
+    }
+
+    /// A second request, after the replicas: see [`ownership`].
+    async fn give_ownership_back(&self, problems: &mut Vec<String>) -> Result<(), ClusterError> {
+        let Some(original) = &self.record.original else { return Ok(()) };
+        let deployments = Objects::new(self.connection, Kind::Deployment);
+        for _ in 0..CONFLICTS {
+            let Some(current) = deployments.find(&original.name).await? else { return Ok(()) };
+            if text(&current, "/metadata/uid") != original.uid {
+                return Ok(());
+            }
+            let managed = list(&current, "/metadata/managedFields");
+            let Some(after) = ownership::given_back(managed, &original.replica_owners) else { return Ok(()) };
+            let version = text(&current, "/metadata/resourceVersion");
+            let patch = json!({"metadata": {"managedFields": after}});
+            match deployments.merge(&original.name, Condition::Version(version), patch).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        problems.push(format!("the ownership of replicas of {} could not be given back", original.name));
+        Ok(())
+    }
+
+    fn session_selector(&self) -> String {
+        format!("{SESSION_LABEL}={}", self.record.session)
+    }
+
+    fn tell(&self, progress: Progress) {
+        let _ = self.progress.try_send(progress);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Scale,
+    Leave(OriginalOutcome),
+}
+
+/// Whether the original's replicas are still what we set, and so ours to put back.
+fn decide(current: &Value, original: &Original, phase: Phase) -> Decision {
+    if text(current, "/metadata/uid") != original.uid {
+        return Decision::Leave(OriginalOutcome::Replaced);
+    }
+    if slices::is_leaving(current) {
+        return Decision::Leave(OriginalOutcome::Deleted);
+    }
+    let managed = list(current, "/metadata/managedFields");
+    // An API without managedFields (some proxies strip them) leaves only the count to judge by.
+    let ours = managed.is_empty() && phase != Phase::Prepared || ownership::ours(managed);
+    let replicas = number(current, "/spec/replicas").unwrap_or(1);
+    Decision::Leave(match replicas {
+        replicas if replicas == original.replicas && !ours => OriginalOutcome::Untouched,
+        // An earlier restore came so far.
+        replicas if replicas == original.replicas => OriginalOutcome::Restored { replicas },
+        0 if ours => return Decision::Scale,
+        replicas => OriginalOutcome::Rescaled { replicas },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    fn current(uid: &str, replicas: i64, owner: &str) -> Value {
+        json!({
+            "metadata": {"name": "cart", "uid": uid, "managedFields": [
+                {"manager": owner, "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+            ]},
+            "spec": {"replicas": replicas},
+        })
+    }
+
+    fn decided(current: &Value, phase: Phase) -> Decision {
+        decide(current, &record().original.unwrap(), phase)
+    }
+
+    #[test]
+    fn replicas_go_back_only_while_they_are_what_we_set() {
+        assert_eq!(decided(&current("u-1", 0, "devproxy"), Phase::Swapped), Decision::Scale);
+        assert_eq!(decided(&current("u-1", 0, "devproxy"), Phase::Restoring), Decision::Scale);
+        for (replicas, owner) in [(5, "kubectl"), (0, "kubectl"), (5, "devproxy")] {
+            assert_eq!(
+                decided(&current("u-1", replicas, owner), Phase::Swapped),
+                Decision::Leave(OriginalOutcome::Rescaled { replicas }),
+            );
+        }
+    }
+
+    #[test]
+    fn a_second_restore_finds_the_first() {
+        let leave = Decision::Leave(OriginalOutcome::Restored { replicas: 3 });
+        assert_eq!(decided(&current("u-1", 3, "devproxy"), Phase::Restoring), leave);
+        let untouched = Decision::Leave(OriginalOutcome::Untouched);
+        assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::Prepared), untouched);
+        assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::HandingOver), untouched);
+    }
+
+    #[test]
+    fn another_deployment_of_the_same_name_is_left_alone() {
+        assert_eq!(
+            decided(&current("u-2", 0, "devproxy"), Phase::Swapped),
+            Decision::Leave(OriginalOutcome::Replaced),
+        );
+    }
+}
