@@ -1,0 +1,215 @@
+//! The command line as typed. Nothing is checked here beyond its form.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Take one service of a Kubernetes cluster onto the laptop.
+#[derive(Debug, Parser)]
+#[command(name = "devproxy", version, disable_help_subcommand = true, after_help = "\
+Examples:
+  devproxy swap cart -- cargo run        run your cart in place of the cluster's, as if in its pod
+  devproxy swap shop/cart                the same with a shell, to edit and restart in it
+  devproxy swap cart --dry-run           show what would be done, change nothing
+  devproxy exec cart -- psql             join the running session from a second terminal
+  devproxy status                        who holds what, since when
+  devproxy restore cart                  put it back, from any machine
+
+Exit codes: the program's own; 128+n when signal n ended it; 125 devproxy failed (see the DP-… code);
+126 the program cannot be executed; 127 it was not found.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of all commands.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags of all commands, named as kubectl names them.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Path of the kubeconfig file [default: $KUBECONFIG, then ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace [default: the context's]
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Print the log to stderr; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take a Deployment's place: its traffic, environment, files, DNS and network come to a local program
+    Swap(Box<Swap>),
+    /// The cluster's network and DNS without taking anyone's place
+    Shell(Box<Shell>),
+    /// Join a running session of this laptop with another program
+    Exec(Exec),
+    /// Show sessions: who holds what since when
+    Status(Status),
+    /// Put a Deployment back as it was; idempotent, from any machine
+    Restore(Restore),
+}
+
+/// `devproxy swap`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy swap cart -- npm run dev
+  devproxy swap shop/cart -c app --port 8080:3000 -- ./server    the program listens on 3000 here
+  devproxy swap cart --local pypi.org -- pip install -r req.txt  this name goes out through the laptop
+
+The original serves until your program listens (`--handover listen`); then it is scaled to 0 and your
+program gets its traffic. When the program ends, everything is put back.")]
+pub struct Swap {
+    /// The Deployment, as NAME, NAMESPACE/NAME or deployment/NAME
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    pub target: String,
+    /// Container to take the place of [default: the only one, or the annotated default]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// When the original is scaled to 0 [default: listen, or now without ports]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub handover: Option<Handover>,
+    /// What makes the program ready for the handover: `listen` or `http:/PATH`
+    #[arg(long, value_name = "HOW", default_value = "listen")]
+    pub ready: String,
+    /// Do not run the init containers again
+    #[arg(long)]
+    pub skip_init: bool,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Form of the plan with --dry-run
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
+    pub output: Output,
+    /// How the program runs.
+    #[command(flatten)]
+    pub session: SessionFlags,
+    /// Further port of the pod, and where the program listens for it
+    #[arg(short, long = "port", value_name = "POD[:LOCAL][/udp]")]
+    pub ports: Vec<String>,
+}
+
+/// `devproxy shell`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy shell                      a shell in the cluster's network
+  devproxy shell --like cart -- psql  with the image and rights of cart's pods")]
+pub struct Shell {
+    /// Deployment whose image, pull secrets and security context the agent borrows [default: any running pod's]
+    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    pub like: Option<String>,
+    /// How the program runs.
+    #[command(flatten)]
+    pub session: SessionFlags,
+}
+
+/// What `swap` and `shell` have in common.
+#[derive(Debug, Args)]
+pub struct SessionFlags {
+    /// Port that is published on the laptop's 127.0.0.1 and never in the pod (debuggers are by themselves)
+    #[arg(long, value_name = "PORT")]
+    pub publish: Vec<u16>,
+    /// Name, *.suffix or CIDR that goes out through the laptop instead of the cluster
+    #[arg(long = "local", value_name = "NAME|CIDR")]
+    pub local: Vec<String>,
+    /// How long a connection waits for the program while it restarts, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub hold: u64,
+    /// Environment: the pod's over the laptop's, or the pod's alone
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = EnvironmentForm::Merged)]
+    pub env: EnvironmentForm,
+    /// Run the agent from this image instead of the original's
+    #[arg(long, value_name = "IMAGE")]
+    pub agent_image: Option<String>,
+    /// Program and arguments [default: your shell]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub program: Vec<String>,
+}
+
+/// `devproxy exec`
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the only session of this laptop]
+    #[arg(value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Program and arguments [default: your shell]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub program: Vec<String>,
+}
+
+/// `devproxy status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Sessions of all namespaces
+    #[arg(short = 'A', long)]
+    pub all: bool,
+    /// Form of the list
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `devproxy restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Session id, Deployment or NAMESPACE/DEPLOYMENT
+    #[arg(value_name = "SESSION", required_unless_present_any = ["stale", "all"])]
+    pub session: Option<String>,
+    /// All sessions whose laptop is gone
+    #[arg(long, conflicts_with = "session")]
+    pub stale: bool,
+    /// All sessions of the namespace, also living ones
+    #[arg(long, conflicts_with = "session")]
+    pub all: bool,
+    /// Also a session that is alive and held by somebody else
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `--handover`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Handover {
+    /// When the program listens
+    Listen,
+    /// At once, before the program starts
+    Now,
+}
+
+/// `--env`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EnvironmentForm {
+    /// The pod's over the laptop's; PATH, HOME, TERM and the like stay
+    Merged,
+    /// The pod's alone
+    Pod,
+}
+
+/// `--output`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// For people who paste it elsewhere
+    Yaml,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,74 @@
+//! One file a command. Each turns what was typed into checked settings, does it, and returns the exit code.
+
+mod exec;
+pub(crate) mod restore;
+mod shell;
+mod status;
+mod swap;
+
+use devproxy_cluster::{ApiSettings, Connection, Holder};
+
+use crate::{
+    Failure,
+    cli::{Cli, Command, EnvironmentForm, Global},
+    environment::Form,
+};
+
+/// Runs what was typed; the result is the exit code.
+pub async fn run(cli: Cli) -> Result<u8, Failure> {
+    let global = cli.global;
+    match cli.command {
+        Command::Swap(swap) => swap::run(&global, *swap).await,
+        Command::Shell(shell) => shell::run(&global, *shell).await,
+        Command::Exec(exec) => exec::run(exec).await,
+        Command::Status(status) => status::run(&global, &status).await,
+        Command::Restore(restore) => restore::run(&global, &restore).await,
+    }
+}
+
+fn api_settings(global: &Global) -> ApiSettings {
+    ApiSettings {
+        kubeconfig: global.kubeconfig.clone(),
+        context: global.context.clone(),
+        namespace: global.namespace.clone(),
+    }
+}
+
+async fn connect(global: &Global) -> Result<Connection, Failure> {
+    Ok(Connection::open(&api_settings(global)).await?)
+}
+
+/// Who the Lease names: user and host of the laptop.
+fn holder() -> Holder {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current())
+        .ok()
+        .flatten()
+        .map_or_else(|| std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()), |user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    Holder { user, host: host.unwrap_or_else(|| "unknown".to_owned()) }
+}
+
+fn form(form: EnvironmentForm) -> Form {
+    match form {
+        EnvironmentForm::Merged => Form::Merged,
+        EnvironmentForm::Pod => Form::Pod,
+    }
+}
+
+/// Prints a value for programs to stdout.
+fn print<T: serde::Serialize>(value: &T, output: crate::cli::Output) -> Result<(), Failure> {
+    use std::io::Write;
+    let text = match output {
+        crate::cli::Output::Yaml => serde_yaml_ng::to_string(value).map_err(|e| Failure::new("DP-OUTPUT", e))?,
+        _ => serde_json::to_string_pretty(value).map_err(|e| Failure::new("DP-OUTPUT", e))? + "\n",
+    };
+    write_stdout(&text);
+    let _ = std::io::stdout().flush();
+    Ok(())
+}
+
+/// Writes data to stdout. A reader that went away (`| head`) is no error.
+fn write_stdout(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

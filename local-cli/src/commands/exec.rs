@@ -1,0 +1,74 @@
+//! `devproxy exec`: join a running session of this laptop.
+
+use crate::{
+    Failure,
+    cli::Exec,
+    environment::Form,
+    session::{
+        client::Client,
+        protocol::{Event, Request, Status},
+        runtime::RuntimeFolder,
+    },
+    terminal::{Program, exit_code},
+};
+
+pub(super) async fn run(exec: Exec) -> Result<u8, Failure> {
+    let program = Program::find(&exec.program, Form::Merged)?;
+    let (mut client, _) = find(exec.session.as_deref()).await?;
+    client.send(&Request::Join).await;
+    let shell = loop {
+        match client.next().await {
+            Some(Event::Shell(shell)) => break shell,
+            Some(Event::Failed(failure)) => return Err(failure),
+            Some(_) => {}
+            None => return Err(Failure::new("DP-SESSION-ENDED", "the session has ended")),
+        }
+    };
+    let mut child = program.spawn(&shell)?;
+    // As under a shell: Ctrl-C is for the program.
+    let _ignored = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+    let status = child.wait().await.map_err(|e| Failure::new("DP-PROGRAM", e))?;
+    Ok(exit_code(status))
+}
+
+/// The session that `wanted` names, or the only one; with its state.
+pub(super) async fn find(wanted: Option<&str>) -> Result<(Client, Status), Failure> {
+    let mut sessions = living().await;
+    if let Some(wanted) = wanted {
+        sessions.retain(|(_, status)| names(wanted, status));
+    }
+    match (sessions.len(), wanted) {
+        (1, _) => sessions.pop().ok_or_else(|| Failure::new("DP-NO-SESSION", "no session")),
+        (0, Some(wanted)) => Err(Failure::new("DP-NO-SESSION", format!("no session `{wanted}` runs on this laptop"))
+            .hint("`devproxy status` lists them")),
+        (0, None) => Err(Failure::new("DP-NO-SESSION", "no session runs on this laptop")
+            .hint("`devproxy swap NAME` starts one")),
+        (count, _) => {
+            let list: Vec<_> = sessions.iter().map(|(_, s)| format!("{}/{} ({})", s.namespace, s.name, s.id)).collect();
+            Err(Failure::new("DP-WHICH-SESSION", format!("{count} sessions run on this laptop: {}", list.join(", ")))
+                .hint("name one of them"))
+        }
+    }
+}
+
+/// All sessions of this laptop that answer; sockets of dead ones are removed.
+pub(super) async fn living() -> Vec<(Client, Status)> {
+    let folder = RuntimeFolder::locate();
+    let mut sessions = Vec::new();
+    for id in folder.ids() {
+        match Client::connect(&folder, &id).await {
+            Some(mut client) => {
+                if let Some(status) = client.status().await {
+                    sessions.push((client, status));
+                }
+            }
+            None => folder.remove(&id),
+        }
+    }
+    sessions
+}
+
+/// Whether `wanted` (id, name or namespace/name) means this session.
+pub(super) fn names(wanted: &str, status: &Status) -> bool {
+    wanted == status.id || wanted == status.name || wanted == format!("{}/{}", status.namespace, status.name)
+}

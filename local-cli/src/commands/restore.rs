@@ -1,0 +1,142 @@
+//! `devproxy restore`: put it back, from any machine, from the Lease's record alone.
+
+use std::{future::Future, time::Instant};
+
+use devproxy_cluster::{
+    ClusterError, Connection, Outcome, Record, SessionInfo, find_session, restore, sessions, swap::Progress as Line,
+};
+use tokio::sync::mpsc;
+
+use super::exec::{living, names};
+use crate::{
+    Failure,
+    cli::{Global, Restore},
+    session::{
+        live::describe,
+        process::Start,
+        protocol::{Event, Request},
+    },
+    ui::Progress,
+};
+
+pub(super) async fn run(global: &Global, wanted: &Restore) -> Result<u8, Failure> {
+    let progress = Progress::new();
+    let connection = super::connect(global).await?;
+    match &wanted.session {
+        Some(session) => one(&connection, session, wanted.force, &progress).await?,
+        None => several(&connection, wanted, &progress).await?,
+    }
+    Ok(0)
+}
+
+/// A session by id, Deployment or namespace/Deployment.
+async fn one(connection: &Connection, wanted: &str, force: bool, progress: &Progress) -> Result<(), Failure> {
+    if end_here(wanted, progress).await {
+        return Ok(());
+    }
+    let (connection, name) = match wanted.split_once('/') {
+        Some((namespace, name)) => (connection.in_namespace(namespace), name),
+        None => (connection.clone(), wanted),
+    };
+    let record = find_session(&connection, name).await?;
+    let info = sessions(&connection, false).await?.into_iter().find(|info| info.session == record.session);
+    if let Some(info) = info.filter(|info| !force && !info.expired && !is_ours(info)) {
+        return Err(Failure::new(
+            "DP-HELD",
+            format!("{} is held by {}@{} since {}, who is still there", record.title(), info.user, info.host, info.since),
+        )
+        .hint("ask them to end it, or restore it nevertheless with --force"));
+    }
+    by_record(&connection, &record, progress).await
+}
+
+/// `--stale`: what expired; `--all`: all of ours and what expired, with `--force` all.
+async fn several(connection: &Connection, wanted: &Restore, progress: &Progress) -> Result<(), Failure> {
+    let mut none = true;
+    for info in sessions(connection, false).await? {
+        if info.expired || (wanted.all && (wanted.force || is_ours(&info))) {
+            none = false;
+            if !end_here(&info.session, progress).await {
+                let record = find_session(connection, &info.session).await?;
+                by_record(connection, &record, progress).await?;
+            }
+        }
+    }
+    if none {
+        progress.notice(&format!("nothing to restore in namespace {}", connection.namespace));
+    }
+    Ok(())
+}
+
+fn is_ours(info: &SessionInfo) -> bool {
+    let holder = super::holder();
+    info.user == holder.user && info.host == holder.host
+}
+
+/// Asks a living session of this laptop to end itself: it alone can hand its held connections over.
+async fn end_here(wanted: &str, progress: &Progress) -> bool {
+    let Some((mut client, _)) = living().await.into_iter().find(|(_, status)| names(wanted, status)) else {
+        return false;
+    };
+    if !client.send(&Request::End).await {
+        return false;
+    }
+    loop {
+        match client.next().await {
+            Some(Event::Ended) => return true,
+            Some(Event::Begun(text)) => progress.begun(&text),
+            Some(Event::Done { step, text, milliseconds }) => {
+                progress.done(&step, &text, std::time::Duration::from_millis(milliseconds));
+            }
+            Some(Event::Notice(text)) => progress.notice(&text),
+            Some(_) => {}
+            // Died meanwhile: from the record then.
+            None => return false,
+        }
+    }
+}
+
+/// The terminal process does the work of its dead session process.
+pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
+    let connection = Connection::open(&start.api).await?.in_namespace(&start.plan.namespace);
+    match find_session(&connection, &start.plan.session).await {
+        Ok(record) => by_record(&connection, &record, progress).await,
+        // The Lease is created first and deleted last: without it there is nothing to undo.
+        Err(ClusterError::NoSession { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn by_record(connection: &Connection, record: &Record, progress: &Progress) -> Result<(), Failure> {
+    let since = Instant::now();
+    let (lines, mut told) = mpsc::channel(64);
+    let restoring = restore(connection, record, &lines, None);
+    let outcome = telling(restoring, &mut told, progress).await?;
+    progress.quiet();
+    for problem in &outcome.problems {
+        progress.warning(problem);
+    }
+    if let Some(text) = describe(&record.title(), &outcome) {
+        progress.done("restore", &text, since.elapsed());
+    }
+    Ok(())
+}
+
+async fn telling(
+    restoring: impl Future<Output = Result<Outcome, ClusterError>>,
+    told: &mut mpsc::Receiver<Line>,
+    progress: &Progress,
+) -> Result<Outcome, ClusterError> {
+    tokio::pin!(restoring);
+    loop {
+        tokio::select! {
+            outcome = &mut restoring => return outcome,
+            Some(line) = told.recv() => match line {
+                Line::Started(step) => progress.begun(&step.to_string()),
+                Line::Undoing(text) => progress.begun(&text),
+                Line::Note(text) => progress.notice(&text),
+                Line::Done(..) => {}
+            }
+        }
+    }
+}

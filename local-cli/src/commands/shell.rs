@@ -1,0 +1,32 @@
+//! `devproxy shell`: the cluster's network without taking anyone's place.
+
+use std::time::Instant;
+
+use devproxy_cluster::{ShellSettings, shell_plan};
+
+use super::swap;
+use crate::{
+    Failure,
+    cli::{Global, Shell},
+    session::process::Start,
+    terminal,
+    ui::Progress,
+};
+
+pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
+    let options = swap::options(&shell.session)?;
+    let program = swap::program(&shell.session)?;
+    let settings =
+        ShellSettings { like: shell.like, agent_image: shell.session.agent_image.clone(), holder: super::holder() };
+    let progress = Progress::new();
+    let since = Instant::now();
+    progress.begun("plan");
+    let connection = super::connect(global).await?;
+    let plan = shell_plan(&connection, &settings).await?;
+    progress.done("plan", &format!("1 pod in {}, nobody's place is taken", plan.namespace), since.elapsed());
+    for warning in &plan.warnings {
+        progress.warning(&warning.text);
+    }
+    let start = Start { api: super::api_settings(global), plan, options, verbose: global.verbose };
+    terminal::run(start, &program, &progress).await
+}

@@ -1,0 +1,149 @@
+//! `devproxy swap`: plan here, run by the session process, the program as our child.
+
+use std::{fmt::Write, time::Instant};
+
+use devproxy_capture::LocalRoutes;
+use devproxy_cluster::{FileKind, Handover, HandoverMode, Plan, PortMapping, Protocol, SwapSettings, plan};
+
+use crate::{
+    Failure,
+    cli::{self, Global, Output, SessionFlags, Swap},
+    session::{
+        handover::ready_mode,
+        process::{Options, Start},
+    },
+    terminal::{self, Program},
+    ui::Progress,
+};
+
+pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
+    let settings = SwapSettings {
+        target: swap.target.clone(),
+        container: swap.container.clone(),
+        handover: match swap.handover {
+            None => HandoverMode::Auto,
+            Some(cli::Handover::Listen) => HandoverMode::Listen,
+            Some(cli::Handover::Now) => HandoverMode::Now,
+        },
+        ready: ready_mode(&swap.ready)?,
+        skip_init: swap.skip_init,
+        ports: swap.ports.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
+        agent_image: swap.session.agent_image.clone(),
+        holder: super::holder(),
+    };
+    let options = options(&swap.session)?;
+    // Before anything changes: a typo in the command is no reason to start a pod.
+    let program = if swap.dry_run { None } else { Some(program(&swap.session)?) };
+
+    let progress = Progress::new();
+    let since = Instant::now();
+    progress.begun("plan");
+    let connection = super::connect(global).await?;
+    let plan = plan(&connection, &settings).await?;
+    progress.quiet();
+    let Some(program) = program else {
+        return dry_run(&plan, swap.output);
+    };
+    progress.done("plan", &summary(&plan), since.elapsed());
+    for warning in &plan.warnings {
+        progress.warning(&warning.text);
+    }
+    let start = Start { api: super::api_settings(global), plan, options, verbose: global.verbose };
+    terminal::run(start, &program, &progress).await
+}
+
+pub(super) fn options(flags: &SessionFlags) -> Result<Options, Failure> {
+    LocalRoutes::parse(&flags.local).map_err(|e| {
+        Failure::new("DP-USAGE", format!("--local: {e}")).hint("a name, *.suffix, an address or a CIDR, e.g. --local pypi.org")
+    })?;
+    Ok(Options { publish: flags.publish.clone(), local: flags.local.clone(), hold: flags.hold })
+}
+
+pub(super) fn program(flags: &SessionFlags) -> Result<Program, Failure> {
+    Program::find(&flags.program, super::form(flags.env))
+}
+
+/// Reads `POD[:LOCAL][/udp|/tcp]`.
+fn mapping(text: &str) -> Result<PortMapping, Failure> {
+    let wrong = || {
+        Failure::new("DP-USAGE", format!("`--port {text}` is not understood")).hint("e.g. --port 8080:3000 or --port 53:5353/udp")
+    };
+    let (ports, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((ports, "tcp")) => (ports, Protocol::Tcp),
+        Some((ports, "udp")) => (ports, Protocol::Udp),
+        Some(_) => return Err(wrong()),
+    };
+    let port = |digits: &str| digits.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
+    let (pod, local) = match ports.split_once(':') {
+        None => (port(ports)?, port(ports)?),
+        Some((pod, local)) => (port(pod)?, port(local)?),
+    };
+    Ok(PortMapping { pod, local, protocol })
+}
+
+/// The rest of the plan's line.
+fn summary(plan: &Plan) -> String {
+    let mut line = "1 stand-in pod".to_owned();
+    if let Some(original) = &plan.original {
+        let _ = write!(line, ", {} {} → 0 replicas", original.name, original.replicas);
+    }
+    let ports: Vec<_> = plan
+        .ports
+        .iter()
+        .map(|port| format!("{}/{}", port.port, if port.protocol == Protocol::Udp { "udp" } else { "tcp" }))
+        .collect();
+    if !ports.is_empty() {
+        let _ = write!(line, ", {}", ports.join(" "));
+    }
+    for (kind, one) in [(FileKind::ConfigMap, "ConfigMap"), (FileKind::Secret, "Secret")] {
+        let count = plan.file_roots.iter().filter(|root| root.kind == kind).count();
+        if count > 0 {
+            let _ = write!(line, ", {count} {one}{}", if count == 1 { "" } else { "s" });
+        }
+    }
+    line
+}
+
+fn dry_run(plan: &Plan, output: Output) -> Result<u8, Failure> {
+    if output != Output::Text {
+        super::print(plan, output)?;
+        return Ok(0);
+    }
+    let mut text = format!("{}: {}\n", plan.title(), summary(plan));
+    let when = match plan.handover {
+        Handover::OnListen => "when the program listens",
+        Handover::AtOnce => "at once",
+        Handover::OriginalFirst => "at once, the original leaves first",
+    };
+    let _ = writeln!(text, "container {}, handover {when} ({})", plan.container, plan.handover_reason);
+    for warning in &plan.warnings {
+        let _ = writeln!(text, "! {}", warning.text);
+    }
+    text.push_str("steps:\n");
+    for (number, step) in plan.steps.iter().enumerate() {
+        let _ = writeln!(text, "{:>3}. {step}", number + 1);
+        if let Some(undo) = step.undo() {
+            let _ = writeln!(text, "       undo: {undo}");
+        }
+    }
+    text.push_str("nothing was changed; the objects: --dry-run -o yaml\n");
+    super::write_stdout(&text);
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_as_docker_writes_them() {
+        let read = |text| mapping(text).map(|m| (m.pod, m.local, m.protocol)).ok();
+        assert_eq!(read("8080"), Some((8080, 8080, Protocol::Tcp)));
+        assert_eq!(read("8080:3000"), Some((8080, 3000, Protocol::Tcp)));
+        assert_eq!(read("53:5353/udp"), Some((53, 5353, Protocol::Udp)));
+        for wrong in ["", "0", "x", "80:", ":80", "80:90:100", "80/sctp", "70000"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+}

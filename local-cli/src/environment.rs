@@ -1,0 +1,129 @@
+//! The environment of the shell: the pod's, with what belongs to the person at the terminal kept.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+};
+
+/// Names whose value on the laptop stays: they describe the terminal, the person and the tools, not the service.
+const LAPTOP_KEEPS: &[&str] = &[
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "SHLVL", "TERM", "COLORTERM", "TERM_PROGRAM",
+    "TERM_PROGRAM_VERSION", "LANG", "LANGUAGE", "TZ", "EDITOR", "VISUAL", "PAGER", "LESS", "DISPLAY",
+    "WAYLAND_DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_TTY",
+    "GPG_AGENT_INFO", "TMUX", "TMUX_PANE", "STY", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "LS_COLORS", "TMPDIR",
+    "PS1",
+];
+
+/// The same by prefix.
+const LAPTOP_KEEPS_PREFIX: &[&str] = &["LC_", "XDG_", "VSCODE_", "JETBRAINS_", "CARGO_", "RUSTUP_"];
+
+/// Names of the pod that would break the laptop's programs: they point into the image.
+const POD_LOSES: &[&str] = &["PYTHONHOME", "JAVA_HOME", "NODE_PATH"];
+
+/// How the two environments are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// The pod's over the laptop's (design §9.6).
+    #[default]
+    Merged,
+    /// The pod's alone.
+    Pod,
+}
+
+/// The environment of a program in the shell; `session` becomes `DEVPROXY_SESSION`.
+pub fn shell(
+    form: Form,
+    laptop: impl IntoIterator<Item = (OsString, OsString)>,
+    pod: &[(Vec<u8>, Vec<u8>)],
+    session: &str,
+) -> BTreeMap<OsString, OsString> {
+    let pod = pod.iter().map(|(name, value)| {
+        (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))
+    });
+    let mut result = BTreeMap::new();
+    if form == Form::Merged {
+        result.extend(laptop.into_iter().filter(|(name, _)| !dropped_from_laptop(name.as_bytes())));
+        for (name, value) in pod {
+            let bytes = name.as_bytes();
+            let keep = kept_from_laptop(bytes) && result.contains_key(&name);
+            if !keep && !dropped_from_pod(bytes) {
+                result.insert(name, value);
+            }
+        }
+    } else {
+        result.extend(pod);
+    }
+    result.insert("DEVPROXY_SESSION".into(), session.into());
+    result
+}
+
+fn kept_from_laptop(name: &[u8]) -> bool {
+    LAPTOP_KEEPS.iter().any(|keep| keep.as_bytes() == name)
+        || LAPTOP_KEEPS_PREFIX.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+fn dropped_from_pod(name: &[u8]) -> bool {
+    name.starts_with(b"LD_") || POD_LOSES.iter().any(|lost| lost.as_bytes() == name)
+}
+
+/// The laptop's proxies do not exist for the pod, and its kubeconfig is not the pod's identity.
+fn dropped_from_laptop(name: &[u8]) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.ends_with(b"_proxy") || name == b"KUBECONFIG"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laptop(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn pod(pairs: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
+    }
+
+    fn get<'a>(environment: &'a BTreeMap<OsString, OsString>, name: &str) -> Option<&'a str> {
+        environment.get(&OsString::from(name)).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn the_pod_wins_but_the_person_keeps_terminal_and_tools() {
+        let merged = shell(
+            Form::Merged,
+            laptop(&[("PATH", "/home/me/bin"), ("DATABASE_URL", "local"), ("LC_ALL", "de"), ("EDITOR", "vi")]),
+            &pod(&[("PATH", "/app/bin"), ("DATABASE_URL", "pod"), ("LC_ALL", "C"), ("MULTI", "a\nb")]),
+            "shop/cart",
+        );
+        assert_eq!(get(&merged, "PATH"), Some("/home/me/bin"));
+        assert_eq!(get(&merged, "DATABASE_URL"), Some("pod"));
+        assert_eq!(get(&merged, "LC_ALL"), Some("de"));
+        assert_eq!(get(&merged, "EDITOR"), Some("vi"));
+        assert_eq!(get(&merged, "MULTI"), Some("a\nb"));
+        assert_eq!(get(&merged, "DEVPROXY_SESSION"), Some("shop/cart"));
+    }
+
+    #[test]
+    fn what_points_into_the_image_or_at_the_laptop_is_dropped() {
+        let merged = shell(
+            Form::Merged,
+            laptop(&[("https_proxy", "http://p"), ("KUBECONFIG", "/k"), ("JAVA_HOME", "/jdk")]),
+            &pod(&[("LD_PRELOAD", "/x.so"), ("JAVA_HOME", "/opt/java"), ("HTTP_PROXY", "http://mesh")]),
+            "s",
+        );
+        assert_eq!(get(&merged, "https_proxy"), None);
+        assert_eq!(get(&merged, "KUBECONFIG"), None);
+        assert_eq!(get(&merged, "LD_PRELOAD"), None);
+        assert_eq!(get(&merged, "JAVA_HOME"), Some("/jdk"));
+        assert_eq!(get(&merged, "HTTP_PROXY"), Some("http://mesh"));
+    }
+
+    #[test]
+    fn the_strict_form_is_the_pods_alone() {
+        let strict = shell(Form::Pod, laptop(&[("EDITOR", "vi")]), &pod(&[("PATH", "/app")]), "s");
+        assert_eq!(get(&strict, "EDITOR"), None);
+        assert_eq!(get(&strict, "PATH"), Some("/app"));
+    }
+}

@@ -1,0 +1,108 @@
+//! The other end of the control socket: the terminal process's own session, or one found in the runtime folder.
+
+use std::{
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::BufReader,
+    net::{UnixStream, unix::OwnedWriteHalf},
+    process::{Child, Command},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use crate::{
+    Failure,
+    session::{
+        process::{self, Start},
+        protocol::{self, Event, Request, Status},
+        runtime::RuntimeFolder,
+    },
+};
+
+/// Events that wait for their reader; the session process drops notices rather than wait for us.
+const QUEUE: usize = 64;
+/// A session process that does not answer within this time is treated as dead.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A conversation with a session process.
+#[derive(Debug)]
+pub struct Client {
+    writer: OwnedWriteHalf,
+    events: mpsc::Receiver<Event>,
+    _reader: JoinSet<()>,
+}
+
+impl Client {
+    fn over(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        let (sender, events) = mpsc::channel(QUEUE);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut reader = BufReader::new(reader);
+            while let Ok(Some(event)) = protocol::receive(&mut reader).await {
+                if sender.send(event).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Self { writer, events, _reader: tasks }
+    }
+
+    /// Connects to the session `id` of this laptop; `None` when nobody answers there.
+    pub async fn connect(folder: &RuntimeFolder, id: &str) -> Option<Self> {
+        let stream = UnixStream::connect(folder.socket(id)).await.ok()?;
+        let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::Uid::current().as_raw());
+        ours.then(|| Self::over(stream))
+    }
+
+    /// The next event, `None` when the session process is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// Sends a request; `false` when the session process is gone.
+    pub async fn send(&mut self, request: &Request) -> bool {
+        protocol::send(&mut self.writer, request).await.is_ok()
+    }
+
+    /// State of the session; `None` when it does not answer in time.
+    pub async fn status(&mut self) -> Option<Status> {
+        self.send(&Request::Status).await;
+        tokio::time::timeout(ANSWER_LIMIT, async {
+            loop {
+                if let Event::Status(status) = self.next().await? {
+                    return Some(*status);
+                }
+            }
+        })
+        .await
+        .ok()?
+    }
+}
+
+/// Starts the session process: this program again, in a session of its own (setsid), its control socket as
+/// standard input. It outlives us and restores when we die.
+pub async fn spawn(start: Start) -> Result<(Child, Client), Failure> {
+    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(process_failure)?;
+    let mut command = std::process::Command::new(Path::new("/proc/self/exe"));
+    command.arg0("devproxy").arg(process::ARGUMENT).stdin(Stdio::from(OwnedFd::from(far))).stdout(Stdio::null());
+    if start.verbose == 0 {
+        command.stderr(Stdio::null());
+    }
+    // A process group of its own keeps Ctrl-C away until it has called setsid.
+    command.process_group(0);
+    let child = Command::from(command).spawn().map_err(process_failure)?;
+    near.set_nonblocking(true).map_err(process_failure)?;
+    let mut client = Client::over(UnixStream::from_std(near).map_err(process_failure)?);
+    client.send(&Request::Start(Box::new(start))).await;
+    Ok((child, client))
+}
+
+fn process_failure(error: std::io::Error) -> Failure {
+    Failure::new("DP-SESSION-PROCESS", format!("the session process could not be started: {error}"))
+}

@@ -1,0 +1,378 @@
+//! The link to the agent: carrier, tunnel, control flow and file flow, made again after a loss.
+//!
+//! [`Connected::dial`] makes one; [`run`] keeps one alive for as long as the session lives. What the agent shall do
+//! (ports, readiness, splice targets) is *state* here, said again to whatever agent answers next.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use devproxy_capture::Capture;
+use devproxy_cluster::{AgentPod, Connection, find_agent, portforward};
+use devproxy_namespaces::Namespaces;
+use devproxy_tunnel::{
+    Carrier, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId,
+    control::{self, Facts, FileTree, FromAgent, PodPort, SCHEMA, ToAgent},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::{Failure, failure::chain, session::outlet::Outlet};
+
+/// How long a fresh agent has until its first answer, from its container's start.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+/// How long one attempt (port-forward, handshake, facts) may take.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// Pause between attempts, first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+/// How long the agent has to answer a command.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// Where the agent is and how to prove that we are its laptop.
+#[derive(Clone)]
+pub struct Address {
+    /// API connection.
+    pub connection: Connection,
+    /// Namespace of the stand-in.
+    pub namespace: String,
+    /// Name of the stand-in, by which its newest pod is found.
+    pub stand_in: String,
+    /// Session id (label of the pod).
+    pub session: String,
+    /// The container that the agent replaces.
+    pub container: String,
+    /// The agent's tunnel port on the pod's loopback.
+    pub tunnel_port: u16,
+    /// Session key.
+    pub key: SessionKey,
+}
+
+/// A tunnel whose agent has said its facts.
+pub struct Connected {
+    /// The tunnel.
+    pub tunnel: Tunnel,
+    /// What the agent knows.
+    pub facts: Facts,
+    incoming: Incoming,
+    from_agent: ReadHalf<Flow>,
+    to_agent: WriteHalf<Flow>,
+    /// Drives the tunnel; ends with it.
+    driver: JoinSet<()>,
+}
+
+impl Connected {
+    /// First connection to a pod that has just started: tried until the agent answers or [`FIRST_ANSWER`] is over.
+    pub async fn first(address: &Address, pod: &str) -> Result<Self, Failure> {
+        let deadline = Instant::now() + FIRST_ANSWER;
+        let mut pause = RETRY.0;
+        loop {
+            match Self::dial(address, pod).await {
+                Ok(connected) => return Ok(connected),
+                Err(failure) if Instant::now() + pause > deadline => return Err(failure),
+                Err(failure) => tracing::debug!(%failure, "the agent does not answer yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    /// One attempt. Cancel-safe: what was made is dropped.
+    pub async fn dial(address: &Address, pod: &str) -> Result<Self, Failure> {
+        timeout(ATTEMPT, Self::attempt(address, pod))
+            .await
+            .unwrap_or_else(|_| Err(tunnel_failure("no answer from the agent within 10 s")))
+    }
+
+    async fn attempt(address: &Address, pod: &str) -> Result<Self, Failure> {
+        let stream = portforward(&address.connection, pod, address.tunnel_port).await?;
+        let id = TunnelId(random());
+        let carrier = Carrier::handshake(stream, Role::Laptop, &address.key, id)
+            .await
+            .map_err(|e| tunnel_failure(chain(&e)))?;
+        let (tunnel, incoming, driving) = Tunnel::new(Role::Laptop, carrier);
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            if let Err(error) = driving.await {
+                tracing::info!(error = chain(&error), "tunnel ended");
+            }
+        });
+        let control = tunnel.open(Open::Control).await.map_err(tunnel_failure)?;
+        let (mut from_agent, to_agent) = tokio::io::split(control);
+        let facts = match control::read(&mut from_agent).await.map_err(|e| tunnel_failure(chain(&e)))? {
+            FromAgent::Facts(facts) => *facts,
+            other => return Err(tunnel_failure(format!("the agent began with {other:?}"))),
+        };
+        if facts.schema != SCHEMA {
+            return Err(tunnel_failure(format!("the agent speaks version {}, not {SCHEMA}", facts.schema))
+                .hint("build the agent image from the same version as this devproxy"));
+        }
+        Ok(Self { tunnel, facts, incoming, from_agent, to_agent, driver })
+    }
+
+    /// Time of one byte to the agent and back.
+    pub async fn round_trip(&self) -> Result<Duration, Failure> {
+        let mut probe = self.tunnel.open(Open::Probe).await.map_err(tunnel_failure)?;
+        let since = Instant::now();
+        let there_and_back = async {
+            probe.write_all(&[0]).await?;
+            probe.read_u8().await
+        };
+        there_and_back.await.map_err(tunnel_failure)?;
+        Ok(since.elapsed())
+    }
+
+    /// Opens the file flow for `roots` and reads each root's first state.
+    pub async fn files(&self, roots: &[String]) -> Result<(Vec<FileTree>, Flow), Failure> {
+        let mut flow =
+            self.tunnel.open(Open::Files { roots: roots.to_vec() }).await.map_err(tunnel_failure)?;
+        let mut trees = Vec::new();
+        while trees.len() < roots.len() {
+            let tree = timeout(COMMAND, control::read::<FileTree>(&mut flow))
+                .await
+                .map_err(|_| tunnel_failure("the agent did not send the pod's files within 10 s"))?
+                .map_err(|e| tunnel_failure(chain(&e)))?;
+            trees.push(tree);
+        }
+        Ok((trees, flow))
+    }
+}
+
+fn tunnel_failure(cause: impl std::fmt::Display) -> Failure {
+    Failure::new("DP-TUNNEL", format!("tunnel to the agent: {cause}"))
+}
+
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    // Only tells tunnels of one session apart; the key proves who we are.
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// What the agent shall do; sent whole to each new agent.
+#[derive(Debug, Clone, Default)]
+struct Desired {
+    ports: Vec<PodPort>,
+    ready: bool,
+    splice: Option<Vec<IpAddr>>,
+}
+
+/// A command and where its answer goes.
+type Command = (ToAgent, oneshot::Sender<FromAgent>);
+
+/// Commands to the agent, whichever it is.
+#[derive(Debug, Clone)]
+pub struct AgentHandle {
+    commands: mpsc::Sender<Command>,
+    reconnects: watch::Receiver<u32>,
+}
+
+impl AgentHandle {
+    /// Opens or closes the readiness port.
+    pub async fn ready(&self, ready: bool) -> Result<(), Failure> {
+        self.command(ToAgent::Ready(ready)).await.map(|_| ())
+    }
+
+    /// Sends held and new connections to these pods.
+    pub async fn splice(&self, targets: Vec<IpAddr>) -> Result<(), Failure> {
+        self.command(ToAgent::Splice(targets)).await.map(|_| ())
+    }
+
+    /// Makes the port table the agent's; the answer names ports that could not be opened.
+    pub async fn listen(&self, ports: &BTreeSet<PodPort>) -> Result<Vec<(PodPort, String)>, Failure> {
+        match self.command(ToAgent::Listen(ports.iter().copied().collect())).await? {
+            FromAgent::Listening { failed } => Ok(failed),
+            other => Err(tunnel_failure(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Times the tunnel was made again.
+    pub fn reconnects(&self) -> u32 {
+        *self.reconnects.borrow()
+    }
+
+    async fn command(&self, command: ToAgent) -> Result<FromAgent, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let wait = async {
+            self.commands.send((command, answer)).await.map_err(|_| tunnel_failure("the session is ending"))?;
+            answered.await.map_err(|_| tunnel_failure("lost while the agent was asked"))
+        };
+        timeout(COMMAND, wait).await.unwrap_or_else(|_| Err(tunnel_failure("the agent did not answer within 10 s")))
+    }
+}
+
+/// What [`run`] needs besides the connection.
+pub struct Context {
+    /// Where the agent is.
+    pub address: Address,
+    /// Takes inbound flows and the new tunnel.
+    pub capture: Capture,
+    /// Takes changed files.
+    pub namespaces: Arc<Namespaces>,
+    /// File roots in the pod.
+    pub roots: Vec<String>,
+    /// Notices to the user.
+    pub outlet: Outlet,
+}
+
+/// A handle and the future that keeps the link alive until it is dropped.
+pub fn keep(
+    context: Context,
+    connected: Connected,
+    files: Flow,
+) -> (AgentHandle, impl Future<Output = ()> + Send + 'static) {
+    let (commands, queue) = mpsc::channel(16);
+    let (count, reconnects) = watch::channel(0);
+    (AgentHandle { commands, reconnects }, run(context, connected, files, queue, count))
+}
+
+async fn run(
+    context: Context,
+    mut connected: Connected,
+    mut files: Flow,
+    mut commands: mpsc::Receiver<Command>,
+    reconnects: watch::Sender<u32>,
+) {
+    let mut desired = Desired::default();
+    loop {
+        serve(&context, connected, files, &mut commands, &mut desired).await;
+        context.outlet.notice("the connection to the cluster is lost; connecting again").await;
+        let lost = Instant::now();
+        (connected, files) = again(&context).await;
+        reconnects.send_modify(|count| *count += 1);
+        context.capture.set_tunnel(connected.tunnel.clone());
+        if let Err(failure) = repeat(&mut connected, &desired).await {
+            tracing::info!(%failure, "the new agent did not take over");
+        }
+        let seconds = lost.elapsed().as_secs_f64();
+        context.outlet.notice(&format!("connected again after {seconds:.1} s; open connections were reset")).await;
+    }
+}
+
+/// Until the tunnel ends.
+async fn serve(
+    context: &Context,
+    connected: Connected,
+    files: Flow,
+    commands: &mut mpsc::Receiver<Command>,
+    desired: &mut Desired,
+) {
+    let Connected { tunnel, mut incoming, from_agent, mut to_agent, driver: _driver, .. } = connected;
+    // Readers are not cancel-safe, so each has a task; they end with this function.
+    let mut readers = JoinSet::new();
+    let mut answers = forward(&mut readers, from_agent);
+    let mut trees = forward(&mut readers, files);
+    let mut waiting: Option<oneshot::Sender<FromAgent>> = None;
+    loop {
+        tokio::select! {
+            request = incoming.next() => match request {
+                Some(request) => context.capture.inbound(request),
+                None => return,
+            },
+            answer = answers.recv() => match answer {
+                Some(FromAgent::Terminating) => {
+                    context.outlet.notice("the agent's pod is being deleted; waiting for its successor").await;
+                }
+                Some(answer) => if let Some(waiting) = waiting.take() {
+                    let _ = waiting.send(answer);
+                },
+                None => return,
+            },
+            tree = trees.recv() => if let Some(tree) = tree
+                && let Err(error) = context.namespaces.refresh(&tree).await {
+                context.outlet.notice(&format!("`{}` changed in the pod but not here: {}", tree.root, chain(&error))).await;
+            },
+            // One command at a time: its answer is the next message.
+            command = commands.recv(), if waiting.is_none() => match command {
+                Some((command, answer)) => {
+                    desired.remember(&command);
+                    if control::write(&mut to_agent, &command).await.is_err() {
+                        return;
+                    }
+                    waiting = Some(answer);
+                }
+                None => return,
+            },
+            () = tunnel.closed() => return,
+        }
+    }
+}
+
+impl Desired {
+    fn remember(&mut self, command: &ToAgent) {
+        match command {
+            ToAgent::Listen(ports) => self.ports.clone_from(ports),
+            ToAgent::Ready(ready) => self.ready = *ready,
+            ToAgent::Splice(targets) => self.splice = Some(targets.clone()),
+        }
+    }
+
+    fn commands(&self) -> Vec<ToAgent> {
+        let mut commands = vec![ToAgent::Listen(self.ports.clone())];
+        commands.extend(self.ready.then_some(ToAgent::Ready(true)));
+        commands.extend(self.splice.clone().map(ToAgent::Splice));
+        commands
+    }
+}
+
+/// Messages of a flow as a queue; it ends with the flow.
+fn forward<T, R>(tasks: &mut JoinSet<()>, mut from: R) -> mpsc::Receiver<T>
+where
+    T: serde::de::DeserializeOwned + Send + 'static,
+    R: tokio::io::AsyncRead + Unpin + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(4);
+    tasks.spawn(async move {
+        while let Ok(message) = control::read(&mut from).await {
+            if sender.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// Connects again, for as long as it takes; the session's end drops this.
+async fn again(context: &Context) -> (Connected, Flow) {
+    let mut pause = RETRY.0;
+    loop {
+        match attempt(context).await {
+            Ok(result) => return result,
+            Err(failure) => tracing::info!(%failure, "connecting again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+async fn attempt(context: &Context) -> Result<(Connected, Flow), Failure> {
+    let address = &context.address;
+    let pod: AgentPod = timeout(ATTEMPT, find_agent(&address.connection, &address.namespace, &address.session, &address.container))
+        .await
+        .map_err(|_| tunnel_failure("the API server does not answer"))??
+        .ok_or_else(|| tunnel_failure(format!("no pod of `{}` runs", address.stand_in)))?;
+    let connected = Connected::dial(address, &pod.name).await?;
+    let (trees, files) = connected.files(&context.roots).await?;
+    for tree in trees {
+        // A new pod has a new token; the old one died with the old pod.
+        if let Err(error) = context.namespaces.refresh(&tree).await {
+            tracing::warn!(root = tree.root, error = chain(&error), "file not refreshed");
+        }
+    }
+    Ok((connected, files))
+}
+
+async fn repeat(connected: &mut Connected, desired: &Desired) -> Result<(), Failure> {
+    for command in desired.commands() {
+        control::write(&mut connected.to_agent, &command).await.map_err(|e| tunnel_failure(chain(&e)))?;
+        let answer = async {
+            while let FromAgent::Terminating = control::read(&mut connected.from_agent).await? {}
+            Ok(())
+        };
+        timeout(COMMAND, answer)
+            .await
+            .map_err(|_| tunnel_failure("the agent did not answer within 10 s"))?
+            .map_err(|e: control::MessageError| tunnel_failure(chain(&e)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! The session itself: establish, serve, restore.
+//!
+//! - [`shell`]: namespaces, files, capture and link over a connected agent
+//! - [`ending`]: hang up what is left in the shell, restore
+
+mod ending;
+mod shell;
+
+pub(crate) use self::ending::describe;
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    time::{Duration, Instant},
+};
+
+use devproxy_capture::{Capture, listeners::owner};
+use devproxy_cluster::{Connection, Handover, Original, Plan, Protocol, Swap, swap};
+use devproxy_tunnel::{SessionKey, control};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use self::shell::Live;
+use crate::{
+    Failure, embedded,
+    session::{
+        handover::program_ready,
+        link::{Address, AgentHandle, Connected},
+        outlet::Outlet,
+        process::{Shared, Start},
+        protocol::ShellEntrance,
+    },
+};
+
+/// Lines of the cluster's progress that may wait; more are lost, never time.
+const PROGRESS: usize = 64;
+/// How long the port table may take to follow the handover; it is computed within one turn of the runtime.
+const TABLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs a session to its end; what happens is told through `shared`.
+pub async fn session(start: Start, shared: &Shared) {
+    let connection = match Connection::open(&start.api).await {
+        Ok(connection) => connection.in_namespace(&start.plan.namespace),
+        Err(error) => return shared.fail(error.into()).await,
+    };
+    let (progress, lines) = mpsc::channel(PROGRESS);
+    let mut telling = JoinSet::new();
+    telling.spawn(tell(lines, shared.outlet.clone()));
+    let mut swap = Swap::begin(&connection, start.plan.clone(), progress);
+    let mut live = None;
+    let result = tokio::select! {
+        biased;
+        () = shared.asked_to_end() => Ok(()),
+        result = async {
+            let live = live.insert(establish(&start, &connection, &mut swap, shared).await?);
+            serve(&start, live, &mut swap, shared).await
+        } => result,
+    };
+    if let Err(failure) = result {
+        shared.fail(failure).await;
+    }
+    ending::end(&start.plan, live, &mut swap, shared).await;
+}
+
+/// The cluster's progress as events.
+async fn tell(mut lines: mpsc::Receiver<swap::Progress>, outlet: Outlet) {
+    while let Some(line) = lines.recv().await {
+        match line {
+            swap::Progress::Started(step) => outlet.begun(step.to_string()).await,
+            swap::Progress::Undoing(text) => outlet.begun(text).await,
+            swap::Progress::Note(text) => outlet.notice(&text).await,
+            swap::Progress::Done(..) => {}
+        }
+    }
+}
+
+/// From nothing to a shell that programs may enter.
+async fn establish(
+    start: &Start,
+    connection: &Connection,
+    swap: &mut Swap,
+    shared: &Shared,
+) -> Result<Live, Failure> {
+    // A kernel that refuses namespaces shall do so before anything changes in the cluster.
+    shell::preflight().await?;
+    let plan = &start.plan;
+    let key = random_key()?;
+
+    let since = Instant::now();
+    let pod = swap.prepare(&embedded::agents(), key.as_bytes()).await?;
+    let image = match (&plan.original, &plan.agent_image) {
+        (_, Some(image)) => format!("image {image}"),
+        (Some(original), None) => format!("image of {}, nothing pulled", original.name),
+        (None, None) => "borrowed image, nothing pulled".to_owned(),
+    };
+    shared.outlet.done("agent", format!("{} running on {} ({image})", pod.name, pod.node), since).await;
+    shared.update(|status| status.pod = Some(pod.name.clone()));
+
+    let since = Instant::now();
+    shared.outlet.begun("tunnel").await;
+    let address = Address {
+        connection: connection.clone(),
+        namespace: plan.namespace.clone(),
+        stand_in: plan.stand_in_name.clone(),
+        session: plan.session.clone(),
+        container: plan.container.clone(),
+        tunnel_port: plan.tunnel_port,
+        key,
+    };
+    let connected = Connected::first(&address, &pod.name).await?;
+    let round_trip = connected.round_trip().await?;
+    let milliseconds = round_trip.as_secs_f64() * 1000.0;
+    shared.outlet.done("tunnel", format!("{milliseconds:.0} ms to the agent and back"), since).await;
+
+    let since = Instant::now();
+    shared.outlet.begun("shell").await;
+    let live = shell::open(start, swap, address, connected, &pod, shared).await?;
+    let facts = &live.facts;
+    let place: Vec<_> = facts.addresses.iter().map(ToString::to_string).collect();
+    let names: Vec<_> = shell::nameservers(&facts.resolv_conf).iter().map(ToString::to_string).collect();
+    let text = format!(
+        "env {}, files {}, DNS {}, address {}",
+        facts.environment.len(),
+        live.files,
+        names.join(" "),
+        place.join(" ")
+    );
+    shared.outlet.done("shell", text, since).await;
+    Ok(live)
+}
+
+/// Serves until something is lost; who asks for the end drops this.
+async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared) -> Result<(), Failure> {
+    let Live { agent, capture, namespaces, facts, lost, .. } = live;
+    let plan = &start.plan;
+    let entrance = ShellEntrance {
+        helper: namespaces.pid(),
+        session: plan.title(),
+        environment: facts.environment.clone(),
+    };
+    let serving = async {
+        let Some(original) = &plan.original else {
+            shared.open(entrance, "open").await;
+            return Ok(());
+        };
+        if plan.handover == Handover::OnListen {
+            let ports = awaited_ports(plan);
+            shared.outlet.notice(&waiting_line(original, &ports)).await;
+            shared.open(entrance, "waiting for the program to listen").await;
+            let port = program_ready(capture, namespaces, &plan.ready, &ports).await?;
+            let since = Instant::now();
+            hand_over(agent, capture, swap).await?;
+            shared.outlet.done("handover", answered_by(capture, port, original), since).await;
+        } else {
+            let since = Instant::now();
+            hand_over(agent, capture, swap).await?;
+            let text = format!("{} scaled to 0 ({})", original.name, plan.handover_reason);
+            shared.outlet.done("handover", text, since).await;
+            shared.open(entrance, "swapped").await;
+        }
+        shared.update(|status| "swapped".clone_into(&mut status.phase));
+        Ok(())
+    };
+    let serving = async {
+        match serving.await {
+            Ok(()) => std::future::pending().await,
+            Err(failure) => failure,
+        }
+    };
+    Err(tokio::select! {
+        failure = serving => failure,
+        failure = lost.recv() => failure.unwrap_or_else(|| Failure::new("DP-SESSION-ENDED", "the session has ended")),
+    })
+}
+
+/// The ports on the laptop whose first listen takes the traffic over: those that a Service targets, else all declared.
+fn awaited_ports(plan: &Plan) -> BTreeSet<u16> {
+    let tcp = || plan.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let targeted: BTreeSet<_> = tcp().filter(|port| port.service.is_some()).map(|port| port.local).collect();
+    if targeted.is_empty() { tcp().map(|port| port.local).collect() } else { targeted }
+}
+
+fn waiting_line(original: &Original, ports: &BTreeSet<u16>) -> String {
+    let serving = if original.ready > 0 { "'s pods still answer" } else { " has no ready pod" };
+    let mut line = format!("{}{serving}; the first listen on ", original.name);
+    for (index, port) in ports.iter().enumerate() {
+        let _ = write!(line, "{}{port}", if index == 0 { "" } else { " or " });
+    }
+    line.push_str(" takes the traffic over");
+    line
+}
+
+/// Declared ports open, then readiness, then the cluster's part.
+async fn hand_over(agent: &AgentHandle, capture: &Capture, swap: &mut Swap) -> Result<(), Failure> {
+    let mut ports = capture.pod_ports();
+    let before = ports.borrow_and_update().clone();
+    capture.set_handover(true);
+    if !swap.plan().ports.is_empty() && *ports.borrow_and_update() == before {
+        // The table follows within its next turn. Declared ports may also have been open before (undeclared rules).
+        let _ = tokio::time::timeout(TABLE_LIMIT, ports.changed()).await;
+    }
+    let table = ports.borrow().clone();
+    agent.listen(&table).await?;
+    agent.ready(true).await?;
+    Ok(swap.handover().await?)
+}
+
+fn answered_by(capture: &Capture, port: u16, original: &Original) -> String {
+    let listeners = capture.listeners();
+    let inode = listeners.borrow().on(control::Protocol::Tcp, port).next().map(|listener| listener.inode);
+    let owner = inode.and_then(|inode| owner(inode).ok().flatten());
+    let who = owner.map_or_else(|| "the program".to_owned(), |owner| format!("pid {} ({})", owner.pid, owner.command));
+    format!("{port} is answered by {who}; {} scaled to 0", original.name)
+}
+
+fn random_key() -> Result<SessionKey, Failure> {
+    use std::io::Read;
+    let mut bytes = [0; SessionKey::LEN];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(|e| Failure::new("DP-RANDOM", format!("no random numbers from the system: {e}")))?;
+    Ok(SessionKey::from_bytes(bytes))
+}

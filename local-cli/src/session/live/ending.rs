@@ -1,0 +1,131 @@
+//! The end: hang up what is left in the shell, put the cluster back, say what became of it.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use devproxy_cluster::{OriginalOutcome, Outcome, Plan, SpliceHook, Splicing, Swap};
+use devproxy_namespaces::inhabitants;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::shell::Live;
+use crate::{
+    Failure,
+    session::{link::AgentHandle, outlet::Outlet, process::Shared},
+};
+
+/// How long what is left in the shell has between SIGHUP and SIGKILL, if the restore is faster.
+const HANGUP_GRACE: Duration = Duration::from_secs(10);
+/// A restore that fails (the API server is away) is tried again this often before it is left to `devproxy restore`.
+const ATTEMPTS: u32 = 20;
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Ends the session. Whatever happens here, the Lease goes last, so `devproxy restore` can repeat it.
+pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared: &Shared) {
+    let since = Instant::now();
+    shared.update(|status| status.phase = "restoring".to_owned());
+    let helper = live.as_ref().map(|live| live.namespaces.pid());
+    hang_up(helper, Signal::SIGHUP);
+    let mut hook = live.as_ref().map(|live| Hook { agent: live.agent.clone(), outlet: shared.outlet.clone() });
+    let hook = hook.as_mut().map(|hook| -> &mut dyn SpliceHook { hook });
+    match put_back(swap, hook, shared).await {
+        Ok(outcome) => report(plan, &outcome, since, shared).await,
+        Err(failure) => {
+            let hint = format!("`devproxy restore {}` repeats it from any machine", plan.title());
+            shared.fail(failure.hint(hint)).await;
+        }
+    }
+    if helper.is_some_and(|helper| inhabitants(helper).is_ok_and(|left| !left.is_empty())) {
+        tokio::time::sleep(HANGUP_GRACE.saturating_sub(since.elapsed())).await;
+        hang_up(helper, Signal::SIGKILL);
+    }
+}
+
+async fn put_back(
+    swap: &mut Swap,
+    mut hook: Option<&mut dyn SpliceHook>,
+    shared: &Shared,
+) -> Result<Outcome, Failure> {
+    let mut attempt = 1;
+    loop {
+        let hook = match &mut hook {
+            Some(hook) => Some(&mut **hook as &mut dyn SpliceHook),
+            None => None,
+        };
+        match swap.undo(hook).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+            Err(error) => {
+                let failure = Failure::from(error);
+                if attempt == 1 {
+                    shared.outlet.notice(&format!("{failure}; trying again for a minute")).await;
+                }
+                tracing::info!(%failure, attempt, "restore");
+            }
+        }
+        attempt += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The original serves again: the agent sends there what is held, and is no longer ready.
+struct Hook {
+    agent: AgentHandle,
+    outlet: Outlet,
+}
+
+impl SpliceHook for Hook {
+    fn splice(&mut self, ready: Vec<IpAddr>) -> Splicing<'_> {
+        Box::pin(async move {
+            let spliced = self.agent.splice(ready).await;
+            let closed = self.agent.ready(false).await;
+            if let Err(failure) = spliced.and(closed) {
+                self.outlet.notice(&format!("{failure}; connections that are still held are reset")).await;
+            }
+        })
+    }
+}
+
+async fn report(plan: &Plan, outcome: &Outcome, since: Instant, shared: &Shared) {
+    for problem in &outcome.problems {
+        shared.outlet.notice(problem).await;
+    }
+    if let Some(text) = outcome_text(plan, outcome) {
+        shared.outlet.done("restore", text, since).await;
+    }
+}
+
+/// One line on what became of the original.
+pub(crate) fn outcome_text(plan: &Plan, outcome: &Outcome) -> Option<String> {
+    let name = plan.original.as_ref().map_or(plan.stand_in_name.as_str(), |original| original.name.as_str());
+    describe(name, outcome)
+}
+
+/// The same by name.
+pub(crate) fn describe(name: &str, outcome: &Outcome) -> Option<String> {
+    Some(match &outcome.original {
+        OriginalOutcome::Untouched => format!("{name} was not touched; all of ours is gone"),
+        OriginalOutcome::Restored { replicas } => {
+            format!("{name} 0 → {replicas} replicas, {} ready; all of ours is gone", outcome.ready)
+        }
+        OriginalOutcome::Rescaled { replicas } => {
+            format!("{name} was scaled to {replicas} by somebody else meanwhile and stays so; all of ours is gone")
+        }
+        OriginalOutcome::Deleted => format!("{name} was deleted meanwhile; all of ours is gone"),
+        OriginalOutcome::Replaced => {
+            format!("{name} was deleted and made anew meanwhile and stays as it is; all of ours is gone")
+        }
+        OriginalOutcome::None => return None,
+    })
+}
+
+fn hang_up(helper: Option<i32>, signal: Signal) {
+    for pid in helper.and_then(|helper| inhabitants(helper).ok()).unwrap_or_default() {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}

@@ -1,0 +1,227 @@
+//! The shell over a connected agent: namespaces, files, capture, and the tasks that keep them.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use devproxy_capture::{Capture, CaptureSettings, LocalRoutes, PortMapping, PortRules};
+use devproxy_cluster::{AgentPod, Beat, Heartbeat, Plan, Swap, lease::RENEW_EVERY};
+use devproxy_namespaces::{Files, Namespaces, Spec};
+use devproxy_tunnel::control::{Facts, FileKind, PodPort, Protocol, Scope};
+use tokio::{sync::{broadcast::error::RecvError, mpsc}, task::JoinSet, time::sleep};
+
+use crate::{
+    Failure,
+    failure::chain,
+    session::{
+        link::{self, Address, AgentHandle, Connected},
+        process::{Options, Shared, Start},
+    },
+};
+
+/// All that serves the shell. Dropping it ends the shell's network.
+pub(super) struct Live {
+    /// Commands to the agent.
+    pub(super) agent: AgentHandle,
+    /// The shell's traffic.
+    pub(super) capture: Capture,
+    /// The shell's namespaces.
+    pub(super) namespaces: Arc<Namespaces>,
+    /// What the first agent said.
+    pub(super) facts: Facts,
+    /// How many files of the pod are here.
+    pub(super) files: usize,
+    /// What the session cannot go on without.
+    pub(super) lost: mpsc::Receiver<Failure>,
+    /// Link, capture, port table, heartbeat.
+    _tasks: JoinSet<()>,
+}
+
+/// Makes and drops namespaces: the kernel's refusal comes before anything changes in the cluster.
+pub(super) async fn preflight() -> Result<(), Failure> {
+    let spec = Spec { hostname: "devproxy".to_owned(), addresses: vec![IpAddr::from([192, 0, 2, 1])], mtu: 1500 };
+    Namespaces::create(helper(), &spec).await?;
+    Ok(())
+}
+
+/// This program; it becomes the namespace helper by its first argument.
+fn helper() -> &'static Path {
+    Path::new("/proc/self/exe")
+}
+
+/// Opens the shell.
+pub(super) async fn open(
+    start: &Start,
+    swap: &Swap,
+    address: Address,
+    connected: Connected,
+    pod: &AgentPod,
+    shared: &Shared,
+) -> Result<Live, Failure> {
+    let facts = connected.facts.clone();
+    let roots: Vec<String> = pod.file_roots.iter().map(|root| root.path.clone()).collect();
+    let spec = Spec { hostname: facts.hostname.clone(), addresses: facts.addresses.clone(), mtu: facts.mtu };
+    let ((trees, flow), (namespaces, sockets)) =
+        tokio::try_join!(connected.files(&roots), async { Ok(Namespaces::create(helper(), &spec).await?) })?;
+    let namespaces = Arc::new(namespaces);
+    let is_file = |kind: &FileKind| matches!(kind, FileKind::File(_));
+    let files = trees.iter().flat_map(|tree| &tree.entries).filter(|entry| is_file(&entry.kind)).count();
+    let content = Files {
+        resolv_conf: facts.resolv_conf.clone(),
+        hosts: facts.hosts.clone(),
+        hostname: facts.hostname.clone(),
+        trees,
+    };
+    for skipped in namespaces.mount(&content).await? {
+        shared.outlet.notice(&format!("`{}` is not here: {}", skipped.path.display(), skipped.reason)).await;
+    }
+    let settings = CaptureSettings {
+        addresses: facts.addresses.clone(),
+        nameservers: nameservers(&facts.resolv_conf),
+        ports: port_rules(&start.plan, &start.options),
+        hold: Duration::from_secs(start.options.hold),
+        local: LocalRoutes::parse(&start.options.local).map_err(|e| Failure::new("DP-USAGE", e))?,
+    };
+    let (capture, driving) =
+        Capture::start(settings, connected.tunnel.clone(), Arc::clone(&namespaces), sockets)
+            .map_err(|e| Failure::new("DP-CAPTURE", e))?;
+
+    let (loss, lost) = mpsc::channel(4);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(report(loss.clone(), async move {
+        let cause = driving.await.err().map_or_else(String::new, |error| chain(&error));
+        Failure::new("DP-CAPTURE", format!("the shell's network failed: {cause}"))
+    }));
+    let helper = Arc::clone(&namespaces);
+    tasks.spawn(report(loss.clone(), async move {
+        helper.ended().await;
+        Failure::new("DP-NAMESPACES", "the shell's namespaces are gone")
+    }));
+    if let Some(heartbeat) = swap.heartbeat() {
+        tasks.spawn(report(loss, renew(heartbeat)));
+    }
+    let context = link::Context {
+        address,
+        capture: capture.clone(),
+        namespaces: Arc::clone(&namespaces),
+        roots,
+        outlet: shared.outlet.clone(),
+    };
+    let (agent, keeping) = link::keep(context, connected, flow);
+    tasks.spawn(keeping);
+    tasks.spawn(port_table(capture.clone(), agent.clone(), shared.clone()));
+    tasks.spawn(notices(capture.clone(), shared.clone()));
+    Ok(Live { agent, capture, namespaces, facts, files, lost, _tasks: tasks })
+}
+
+/// The nameservers of a resolv.conf.
+pub(super) fn nameservers(resolv_conf: &[u8]) -> Vec<IpAddr> {
+    String::from_utf8_lossy(resolv_conf)
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok())
+        .collect()
+}
+
+fn port_rules(plan: &Plan, options: &Options) -> PortRules {
+    let mappings = plan
+        .ports
+        .iter()
+        .filter(|port| port.local != port.port)
+        .map(|port| PortMapping { protocol: protocol(port.protocol), pod: port.port, local: port.local })
+        .collect();
+    PortRules {
+        declared: plan.ports.iter().map(|port| (protocol(port.protocol), port.port)).collect(),
+        mappings,
+        publish: options.publish.iter().copied().collect(),
+    }
+}
+
+fn protocol(protocol: devproxy_cluster::Protocol) -> Protocol {
+    match protocol {
+        devproxy_cluster::Protocol::Tcp => Protocol::Tcp,
+        devproxy_cluster::Protocol::Udp => Protocol::Udp,
+    }
+}
+
+async fn report(loss: mpsc::Sender<Failure>, losing: impl Future<Output = Failure>) {
+    let failure = losing.await;
+    let _ = loss.send(failure).await;
+}
+
+/// Renews the Lease until it is lost. An API server that does not answer is no loss.
+async fn renew(heartbeat: Heartbeat) -> Failure {
+    loop {
+        sleep(RENEW_EVERY).await;
+        match heartbeat.renew().await {
+            Ok(Beat::Renewed) => {}
+            Ok(Beat::Lost(reason)) => {
+                return Failure::new("DP-LEASE-LOST", format!("the session's Lease is lost: {reason}"));
+            }
+            Err(error) => tracing::info!(error = chain(&error), "Lease not renewed"),
+        }
+    }
+}
+
+/// Keeps the agent's listeners equal to the port table.
+async fn port_table(capture: Capture, agent: AgentHandle, shared: Shared) {
+    let mut wanted = capture.pod_ports();
+    let mut told = BTreeSet::new();
+    loop {
+        let ports = wanted.borrow_and_update().clone();
+        shared.update(|status| {
+            status.ports.insert("pod".to_owned(), ports.iter().map(port_text).collect());
+        });
+        match agent.listen(&ports).await {
+            Ok(failed) => {
+                for (port, cause) in failed {
+                    if told.insert(port) {
+                        let port = port_text(&port);
+                        shared.outlet.notice(&format!("{port} cannot be opened in the pod: {cause}")).await;
+                    }
+                }
+            }
+            Err(failure) => {
+                tracing::info!(%failure, "port table not applied");
+                sleep(Duration::from_secs(1)).await;
+                wanted.mark_changed();
+            }
+        }
+        if wanted.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn port_text(port: &PodPort) -> String {
+    let protocol = if port.protocol == Protocol::Udp { "udp" } else { "tcp" };
+    let loopback = if port.scope == Scope::Loopback { " (loopback)" } else { "" };
+    format!("{}/{protocol}{loopback}", port.port)
+}
+
+async fn notices(capture: Capture, shared: Shared) {
+    let mut notices = capture.notices();
+    drop(capture);
+    loop {
+        match notices.recv().await {
+            Ok(notice) => shared.outlet.notice(&notice.to_string()).await,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nameservers_are_read_in_order() {
+        let text = b"search shop.svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::a # second\noptions ndots:5\n";
+        let read = nameservers(text);
+        assert_eq!(read, ["10.96.0.10".parse::<IpAddr>().unwrap(), "fd00::a".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,286 @@
+//! The session process, from start to restore.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use devproxy_cluster::{ApiSettings, Plan};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::BufReader,
+    net::{UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    Failure,
+    session::{
+        live,
+        outlet::Outlet,
+        protocol::{self, Event, Request, SCHEMA, ShellEntrance, Status},
+        runtime::RuntimeFolder,
+    },
+};
+
+/// First argument that makes this program the session process.
+pub const ARGUMENT: &str = "__session";
+
+/// Connections to the control socket that are served at once.
+const CLIENTS: usize = 64;
+
+/// All that the session process needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Start {
+    /// How to reach the API server.
+    pub api: ApiSettings,
+    /// What to do.
+    pub plan: Plan,
+    /// How the shell behaves.
+    pub options: Options,
+    /// Log level.
+    pub verbose: u8,
+}
+
+/// How the shell behaves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Options {
+    /// Ports of the shell on the laptop's 127.0.0.1.
+    pub publish: Vec<u16>,
+    /// Names and CIDRs that go out through the laptop.
+    pub local: Vec<String>,
+    /// How long a connection waits for the program, seconds.
+    pub hold: u64,
+}
+
+/// Runs the session process: standard input is the socket to the terminal process.
+pub fn main() -> ExitCode {
+    // Of a session of its own: neither Ctrl-C nor the end of the terminal reaches it.
+    let _ = nix::unistd::setsid();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+async fn run() -> ExitCode {
+    let Ok(terminal) = standard_input() else { return ExitCode::FAILURE };
+    let (reader, writer) = terminal.into_split();
+    let mut reader = BufReader::new(reader);
+    let Ok(Some(Request::Start(start))) = protocol::receive(&mut reader).await else { return ExitCode::FAILURE };
+    start_log(start.verbose);
+
+    let shared = Shared::new(&start.plan);
+    let mut tasks = JoinSet::new();
+    let (events, queue) = mpsc::channel(64);
+    shared.outlet.subscribe(events.clone());
+    let writing = tokio::io::BufWriter::new(writer);
+    let mut terminal_writer = JoinSet::new();
+    terminal_writer.spawn(write(queue, writing));
+    tasks.spawn(serve_terminal(shared.clone(), reader, events));
+    tasks.spawn(signals(shared.clone()));
+
+    let folder = RuntimeFolder::locate();
+    let id = start.plan.session.clone();
+    let listening = folder.create().and_then(|()| {
+        UnixListener::bind(folder.socket(&id))
+            .map_err(|e| Failure::new("DP-RUNTIME-FOLDER", format!("control socket: {e}")))
+    });
+    match listening {
+        Ok(listener) => {
+            tasks.spawn(serve_clients(shared.clone(), listener));
+            live::session(*start, &shared).await;
+        }
+        Err(failure) => shared.fail(failure).await,
+    }
+    folder.remove(&id);
+    shared.outlet.send(|| Event::Ended).await;
+    tasks.shutdown().await;
+    drop(shared);
+    // What is queued still leaves; the queue ends with its last sender.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), terminal_writer.join_next()).await;
+    ExitCode::SUCCESS
+}
+
+/// The socket that the terminal process left as standard input, which becomes /dev/null: programs that we start
+/// (login plugins) must not hold the socket open.
+fn standard_input() -> std::io::Result<UnixStream> {
+    let socket = std::os::unix::net::UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+fn start_log(verbose: u8) {
+    if verbose > 0 {
+        let level = if verbose == 1 { "info,hyper=warn,tower=warn" } else { "debug,hyper=info,rustls=info,tower=info" };
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}
+
+/// State that requests read and change.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Events to all listeners.
+    pub outlet: Outlet,
+    /// The way in, once there is one.
+    pub entrance: watch::Sender<Option<ShellEntrance>>,
+    /// Whether somebody asked for the end.
+    pub ending: watch::Sender<bool>,
+    status: Arc<Mutex<Status>>,
+}
+
+impl Shared {
+    fn new(plan: &Plan) -> Self {
+        let status = Status {
+            schema: SCHEMA,
+            id: plan.session.clone(),
+            namespace: plan.namespace.clone(),
+            name: plan.original.as_ref().map_or_else(|| plan.stand_in_name.clone(), |original| original.name.clone()),
+            phase: "starting".to_owned(),
+            pod: None,
+            program: None,
+            round_trip: None,
+            reconnects: 0,
+            ports: BTreeMap::new(),
+        };
+        Self {
+            outlet: Outlet::default(),
+            entrance: watch::channel(None).0,
+            ending: watch::channel(false).0,
+            status: Arc::new(Mutex::new(status)),
+        }
+    }
+
+    /// Changes what `devproxy status` says.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells why the session cannot go on.
+    pub async fn fail(&self, failure: Failure) {
+        self.outlet.send(|| Event::Failed(failure.clone())).await;
+    }
+
+    /// From now on programs may enter.
+    pub async fn open(&self, entrance: ShellEntrance, phase: &str) {
+        self.update(|status| phase.clone_into(&mut status.phase));
+        self.entrance.send_replace(Some(entrance.clone()));
+        self.outlet.send(|| Event::Shell(Box::new(entrance.clone()))).await;
+    }
+
+    /// Resolves when the end was asked for. Cancel-safe.
+    pub async fn asked_to_end(&self) {
+        let mut ending = self.ending.subscribe();
+        // The sender lives in `self`.
+        let _ = ending.wait_for(|ending| *ending).await;
+    }
+}
+
+/// Events to one listener, until its queue ends or it is gone.
+async fn write(mut queue: mpsc::Receiver<Event>, mut writer: impl tokio::io::AsyncWrite + Unpin) {
+    use tokio::io::AsyncWriteExt;
+    while let Some(event) = queue.recv().await {
+        if protocol::send(&mut writer, &event).await.is_err() || writer.flush().await.is_err() {
+            break;
+        }
+    }
+}
+
+/// The terminal process: its end is the session's.
+async fn serve_terminal(
+    shared: Shared,
+    mut reader: BufReader<tokio::net::unix::OwnedReadHalf>,
+    events: mpsc::Sender<Event>,
+) {
+    while let Ok(Some(request)) = protocol::receive(&mut reader).await {
+        answer(&shared, request, &events).await;
+    }
+    shared.ending.send_replace(true);
+}
+
+async fn serve_clients(shared: Shared, listener: UnixListener) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if clients.len() < CLIENTS => {
+                let Ok((stream, _)) = accepted else { continue };
+                let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::Uid::current().as_raw());
+                if ours {
+                    clients.spawn(serve_client(shared.clone(), stream));
+                }
+            }
+            Some(_) = clients.join_next() => {}
+        }
+    }
+}
+
+async fn serve_client(shared: Shared, stream: UnixStream) {
+    let (reader, writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let (events, queue) = mpsc::channel(64);
+    let reading = async {
+        while let Ok(Some(request)) = protocol::receive(&mut reader).await {
+            if matches!(request, Request::End) {
+                shared.outlet.subscribe(events.clone());
+            }
+            answer(&shared, request, &events).await;
+        }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = write(queue, writer) => {}
+    }
+}
+
+async fn answer(shared: &Shared, request: Request, events: &mpsc::Sender<Event>) {
+    match request {
+        // Only the first message of the terminal process may start.
+        Request::Start(_) => {}
+        Request::Running { pid } => shared.update(|status| status.program = Some(pid)),
+        Request::End => {
+            shared.ending.send_replace(true);
+        }
+        Request::Status => {
+            let _ = events.send(Event::Status(Box::new(shared.status()))).await;
+        }
+        Request::Join => {
+            let entrance = shared.entrance.borrow().clone();
+            let answer = match entrance {
+                Some(entrance) => Event::Shell(Box::new(entrance)),
+                None => Event::Failed(
+                    Failure::new("DP-SESSION-STARTING", "the session is still starting").hint("try again in a moment"),
+                ),
+            };
+            let _ = events.send(answer).await;
+        }
+    }
+}
+
+/// SIGTERM ends the session like any other end. SIGHUP and SIGINT are not ours.
+async fn signals(shared: Shared) {
+    let (Ok(mut terminate), Ok(mut hang_up), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => { shared.ending.send_replace(true); }
+            _ = hang_up.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
