@@ -79,6 +79,11 @@ impl Laptop {
         &self.relay
     }
 
+    /// Where it finds the API server: its end of the wire is in the same /30.
+    pub fn api_server(&self) -> String {
+        format!("{}:6443", self.slot.wire_address())
+    }
+
     /// Whether its kubeconfigs speak to the bed's own node.
     pub fn uses_own_node(&self) -> bool {
         self.own_api

@@ -110,12 +110,14 @@ async fn the_relay_delays_holds_cuts_and_refuses() -> Result<()> {
     relay.resume();
     ask().output(SOON).await?.success()?;
 
-    let mut watch = laptop.command("kubectl").args(["get", "configmaps", "--watch", "-o", "name"]).spawn()?;
-    watch.wait_for("kube-root-ca.crt", SOON).await?;
-    assert_eq!(relay.open_connections(), 1);
+    let script = format!("exec 3<>/dev/tcp/{}; echo open; cat <&3", laptop.api_server().replace(':', "/"));
+    let mut open = laptop.command("bash").args(["-c", &script]).spawn()?;
+    open.wait_for("open", SOON).await?;
+    shop.until("the relay's connection", SOON, async || relay.open_connections() == 1).await?;
     relay.cut();
-    watch.wait(SOON).await?;
-    assert_eq!(relay.open_connections(), 0);
+    let cut = open.wait(SOON).await?;
+    assert!(cut.stderr.contains("reset by peer"), "{cut:?}");
+    shop.until("the end of the connection", SOON, async || relay.open_connections() == 0).await?;
 
     relay.refuse();
     let refused = ask().output(SOON).await?;
@@ -130,9 +132,11 @@ async fn a_terminal_of_the_laptop_is_a_terminal() -> Result<()> {
     let bed = Bed::get().await?;
     let laptop = bed.laptop().await?;
     let mut shell = laptop.command("bash").args(["--norc", "-i"]).terminal().spawn()?;
-    shell.write("tty; stty size; sleep 1000\n")?;
+    // Not `sleep` alone: a Ctrl-C between the start of two commands reaches none of them.
+    shell.write("tty; stty size; bash -c 'echo asleep-$((1 + 1)); exec sleep 1000'\n")?;
     shell.wait_for("/dev/pts/", SOON).await?;
     shell.wait_for("24 100", SOON).await?;
+    shell.wait_for("asleep-2", SOON).await?;
     shell.write("\u{3}")?;
     shell.write("echo after-$((1 + 1))\n")?;
     shell.wait_for("after-2", SOON).await?;

@@ -70,8 +70,10 @@ impl<'a> LaptopCommand<'a> {
 
     /// Starts it, as the leader of a session of its own.
     pub fn spawn(self) -> Result<Run> {
-        // `setsid` becomes the program itself, so that its process is ours. (It forks only for a group leader.)
-        let mut command = Command::new("setsid");
+        // `env` and `setsid` become the program itself, so that its process is ours. (`setsid` forks only for a group
+        // leader.) A test started in the background by a script ignores SIGINT, and its children would too.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", "setsid"]);
         if self.terminal {
             command.arg("--ctty");
         }
