@@ -1,4 +1,4 @@
-//! Packets between session and helper: a Unix `SOCK_SEQPACKET` pair, postcard, descriptors by SCM_RIGHTS.
+//! Packets between session and helper: a Unix `SOCK_SEQPACKET` pair, postcard, descriptors by `SCM_RIGHTS`.
 //!
 //! A packet is a little-endian `u32` number, a byte that says where the message is, and the message. What is too long
 //! for a packet (a whole ConfigMap) travels in a memory file, the first of the descriptors.

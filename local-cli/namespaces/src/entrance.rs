@@ -2,9 +2,10 @@
 
 use std::{
     ffi::CString,
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
     },
     path::Path,
@@ -85,26 +86,41 @@ fn check(result: impl Into<i64>) -> io::Result<()> {
 
 /// Process ids of all processes inside the namespaces of `helper`, without the helper.
 ///
-/// Inside is what shares the shell's network namespace or has the session's user namespace; a process of another
-/// user is never inside and is passed over. `ENOENT` when the helper has ended: take the list while it lives.
+/// Inside is what shares the shell's network namespace, or has the session's user namespace or one made in it (a
+/// rootless container). A process of another user is never inside and is passed over. `NotFound` when the helper has
+/// ended: take the list while it lives.
 pub fn inhabitants(helper: i32) -> io::Result<Vec<i32>> {
-    let of = |pid: i32| -> io::Result<[(u64, u64); 2]> {
-        let inode = |name: &str| fs::metadata(format!("/proc/{pid}/ns/{name}")).map(|m| (m.dev(), m.ino()));
-        Ok([inode("net")?, inode("user")?])
-    };
-    let [net, user] = of(helper)?;
+    let net = namespace(helper, "net")?;
+    let user = namespace(helper, "user")?;
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if pid == helper {
-            continue;
-        }
-        // Ended meanwhile, or another user's.
-        let Ok([its_net, its_user]) = of(pid) else { continue };
-        if its_net == net || its_user == user {
+        // Errors: it has ended meanwhile, or is another user's.
+        let inside = || -> io::Result<bool> { Ok(namespace(pid, "net")? == net || descends(pid, user)?) };
+        if pid != helper && inside().unwrap_or(false) {
             pids.push(pid);
         }
     }
     Ok(pids)
+}
+
+fn namespace(pid: i32, kind: &str) -> io::Result<(u64, u64)> {
+    fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Whether a process's user namespace is `ancestor` or was made inside of it. The kernel nests at most 32 deep, and
+/// ends the walk at our own namespace.
+fn descends(pid: i32, ancestor: (u64, u64)) -> io::Result<bool> {
+    let mut namespace = File::open(format!("/proc/{pid}/ns/user"))?;
+    loop {
+        let metadata = namespace.metadata()?;
+        if (metadata.dev(), metadata.ino()) == ancestor {
+            return Ok(true);
+        }
+        match syscall::parent_namespace(namespace.as_fd()) {
+            Ok(parent) => namespace = parent.into(),
+            Err(_) => return Ok(false),
+        }
+    }
 }

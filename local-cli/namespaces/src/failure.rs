@@ -19,7 +19,7 @@ pub enum NamespaceError {
 }
 
 impl NamespaceError {
-    /// What the user can do about it, where that is known (AppArmor on Ubuntu, sysctls, containers).
+    /// What the user can do about it, where that is known (`AppArmor` on Ubuntu, sysctls, containers).
     pub fn hint(&self) -> Option<String> {
         let Self::Step { step, source } = self else { return None };
         hint(step, source.raw_os_error()?, |path| fs::read_to_string(path).ok())
@@ -62,6 +62,9 @@ fn hint(step: &str, errno: i32, read: impl Fn(&str) -> Option<String>) -> Option
     }
     if errno == EOPNOTSUPP && step.contains("veth") {
         return Some("the kernel lacks the veth driver: sudo modprobe veth".to_owned());
+    }
+    if step.contains("overlay") {
+        return Some("the kernel lacks overlayfs for users (Linux 5.11): sudo modprobe overlay".to_owned());
     }
     if step.contains("nf_tables") {
         return Some(

@@ -2,7 +2,7 @@
 //! (the *shell's* and the *gateway's*, see ARCHITECTURE.md). All unsafe code of devproxy lives in this crate.
 //!
 //! The tokio process never changes namespace. It starts itself again as the *helper* ([`helper::main`]), a plain
-//! single-threaded process that unshares, sets up network and mounts, sends sockets up by SCM_RIGHTS, and stays as
+//! single-threaded process that unshares, sets up network and mounts, sends sockets up by `SCM_RIGHTS`, and stays as
 //! long as its socketpair is held: it serves further sockets, file updates, and keeps the namespaces alive.
 //!
 //! | file | idea |

@@ -12,6 +12,7 @@ use std::{
 };
 
 use devproxy_tunnel::control::FileTree;
+use nix::errno::Errno;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
@@ -105,7 +106,9 @@ impl Namespaces {
         count: usize,
     ) -> Result<Vec<OwnedFd>, NamespaceError> {
         let count = count.min(channel::MOST_SOCKETS);
-        Ok(self.ask(&Request::Sockets(side, family, kind, count)).await?.fds)
+        let fds = self.ask(&Request::Sockets(side, family, kind, count)).await?.fds;
+        // Descriptors over our own limit are dropped by the kernel without a word.
+        if fds.len() < count { Err(Errno::EMFILE).at("receive sockets") } else { Ok(fds) }
     }
 
     /// Resolves when the helper has ended. Cancel-safe.

@@ -36,16 +36,10 @@ pub(crate) fn memory_file() -> io::Result<OwnedFd> {
 
 /// `setsockopt` with an `int`.
 pub(crate) fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    const SIZE: libc::socklen_t = 4; // of a c_int
     // SAFETY: the pointer is to a live c_int and the length is its size.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), SIZE) };
     done(libc::c_long::from(result))
 }
 
@@ -69,7 +63,14 @@ pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes ownership of descriptors that just arrived by SCM_RIGHTS.
+/// The user namespace that is the parent of `namespace`; refused with EPERM at the caller's own.
+pub(crate) fn parent_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const NS_GET_PARENT: u64 = 0xb702;
+    // SAFETY: this ioctl of nsfs takes no argument.
+    owned(libc::c_long::from(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT as _) }))
+}
+
+/// Takes ownership of descriptors that just arrived by `SCM_RIGHTS`.
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel installed this descriptor for us in recvmsg, nobody else knows its number.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -104,15 +105,15 @@ pub(crate) fn copy_mounts(dir: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedF
     unsafe { owned(libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags)) }
 }
 
-/// Mounts what [`tmpfs`] or [`copy_mounts`] made at `path` below `dir`. A symbolic link at the end is not followed.
+/// Mounts what [`tmpfs`] or [`copy_mounts`] made at `path` below `dir`, or over `dir` itself if that is empty. A symbolic link at the end is not followed.
 pub(crate) fn attach(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     const FROM_EMPTY_PATH: u32 = 0x4;
+    const TO_EMPTY_PATH: u32 = 0x40;
+    let flags = FROM_EMPTY_PATH | if path.as_os_str().is_empty() { TO_EMPTY_PATH } else { 0 };
     let path = CString::new(path.as_os_str().as_bytes())?;
     let (from, to) = (mount.as_raw_fd(), dir.as_raw_fd());
     // SAFETY: live descriptors and nul-terminated paths.
-    done(unsafe {
-        libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), FROM_EMPTY_PATH)
-    })
+    done(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) })
 }
 
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -16,7 +16,8 @@ fn main() {
         ["connect", target] => TcpStream::connect(target).and_then(converse),
         ["connect-from", port, target] => connect_from(port, target).and_then(converse),
         ["serve", address] => serve(address),
-        ["ask", target] => ask(target),
+        ["ask", target, size] => ask(target, size),
+        ["flood", target, count] => flood(target, count),
         ["read", path] => fs::read_to_string(path).map(|text| println!("{text}")),
         ["list", path] => list(Path::new(path)),
         ["status"] => status(),
@@ -63,14 +64,44 @@ fn serve(address: &str) -> io::Result<()> {
 }
 
 /// One datagram each way, from an unconnected socket.
-fn ask(target: &str) -> io::Result<()> {
+fn ask(target: &str, size: &str) -> io::Result<()> {
+    let size: usize = size.parse().map_err(io::Error::other)?;
     let target: SocketAddr = target.parse().map_err(io::Error::other)?;
     let socket = UdpSocket::bind(if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-    socket.send_to(b"question", target)?;
+    socket.send_to(&vec![b'?'; size], target)?;
     let mut buffer = [0; 1024];
     let (length, from) = socket.recv_from(&mut buffer)?;
     println!("from {from} said {}", String::from_utf8_lossy(&buffer[..length]));
+    Ok(())
+}
+
+/// Begins many connections at once and tells how many succeeded.
+fn flood(target: &str, count: &str) -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let target: SocketAddr = target.parse().map_err(io::Error::other)?;
+    let count: usize = count.parse().map_err(io::Error::other)?;
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(target), socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&target.into()) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::EINPROGRESS) => {
+                sockets.push(TcpStream::from(socket));
+            }
+            other => other?,
+        }
+    }
+    let mut connected = 0;
+    for mut socket in sockets {
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let mut said = String::new();
+        connected += usize::from(socket.read_to_string(&mut said).is_ok() && said.starts_with("caught"));
+    }
+    println!("connected {connected}");
     Ok(())
 }
 

@@ -60,7 +60,7 @@ pub(super) fn mirror(folder: &Path) -> io::Result<(u64, bool)> {
     }
     let device = File::from(mirror.try_clone()?).metadata()?.dev();
     let root = folder == Path::new("/");
-    syscall::attach(mirror.as_fd(), original.as_fd(), Path::new("."))?;
+    syscall::attach(mirror.as_fd(), original.as_fd(), Path::new(""))?;
     for name in bound {
         // What cannot be copied (unbindable, gone) stays an empty entry.
         if let Ok(copy) = syscall::copy_mounts(original.as_fd(), &name) {

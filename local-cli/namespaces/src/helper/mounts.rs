@@ -51,7 +51,7 @@ impl Mounts {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).at("mount --make-rslave /")?;
         let mut mounts = Self { places, trees: HashMap::new(), ours: HashSet::new(), closing: Vec::new() };
         mounts.overlay_etc(files)?;
-        mounts.mask_leaks(&files.resolv_conf)?;
+        mask_leaks(&files.resolv_conf)?;
         let mut skipped = Vec::new();
         let mut trees: Vec<&FileTree> = files.trees.iter().collect();
         // Parents first: a volume may be mounted inside of another.
@@ -102,7 +102,7 @@ impl Mounts {
             }
         }
         // The overlay takes its upper folder only from a mounted tmpfs; it covers it at once.
-        syscall::attach(scaffold.as_fd(), lower.as_fd(), Path::new(".")).at("mount a tmpfs")?;
+        syscall::attach(scaffold.as_fd(), lower.as_fd(), Path::new("")).at("mount a tmpfs")?;
         let options = format!(
             "userxattr,lowerdir=/proc/self/fd/{},upperdir={},workdir={}",
             lower.as_raw_fd(),
@@ -112,21 +112,6 @@ impl Mounts {
         let mounted = mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(&*options));
         mounted.at("mount the overlay on /etc")?;
         self.ours.insert(fs::metadata("/etc").at("stat /etc")?.dev());
-        Ok(())
-    }
-
-    fn mask_leaks(&self, resolv_conf: &[u8]) -> Result<(), NamespaceError> {
-        for folder in LEAKS.into_iter().chain([RESOLVED]).filter(|folder| Path::new(folder).is_dir()) {
-            let step = || format!("mask {folder}");
-            let empty = syscall::tmpfs(0o755).at(step())?;
-            if folder == RESOLVED {
-                for name in ["resolv.conf", "stub-resolv.conf"] {
-                    fs::write(within(&empty, name), resolv_conf).at(step())?;
-                }
-            }
-            let point = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-            syscall::attach(empty.as_fd(), point.at(step())?.as_fd(), Path::new(".")).at(step())?;
-        }
         Ok(())
     }
 
@@ -198,6 +183,21 @@ impl Mounts {
     }
 }
 
+fn mask_leaks(resolv_conf: &[u8]) -> Result<(), NamespaceError> {
+    for folder in LEAKS.into_iter().chain([RESOLVED]).filter(|folder| Path::new(folder).is_dir()) {
+        let step = || format!("mask {folder}");
+        let empty = syscall::tmpfs(0o755).at(step())?;
+        if folder == RESOLVED {
+            for name in ["resolv.conf", "stub-resolv.conf"] {
+                fs::write(within(&empty, name), resolv_conf).at(step())?;
+            }
+        }
+        let point = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        syscall::attach(empty.as_fd(), point.at(step())?.as_fd(), Path::new("")).at(step())?;
+    }
+    Ok(())
+}
+
 /// A path in a tmpfs that is mounted nowhere.
 fn within(memory: &OwnedFd, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd())).join(name)
@@ -207,7 +207,7 @@ fn within(memory: &OwnedFd, name: &str) -> PathBuf {
 /// Before Linux 6.15 only something mounted can be copied, so the tmpfs covers /etc for that moment.
 fn copy(memory: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let etc = open("/etc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    syscall::attach(memory.as_fd(), etc.as_fd(), Path::new("."))?;
+    syscall::attach(memory.as_fd(), etc.as_fd(), Path::new(""))?;
     let copy = syscall::copy_mounts(memory.as_fd(), path);
     umount2("/etc", MntFlags::MNT_DETACH)?;
     copy

@@ -17,7 +17,7 @@ use crate::{
     Catchers, DELIVER, Family, Kind, NamespaceError, OWN, Side, Sockets, Spec,
     failure::At,
     netlink::{
-        nftables::{Batch, Hold, Rule},
+        nftables::{Batch, Hold, Rule, commit},
         queue,
         route::Routes,
     },
@@ -29,6 +29,9 @@ type Result<T> = std::result::Result<T, NamespaceError>;
 const LOOPBACK: u32 = 1;
 const INSIDE: &str = "eth0";
 const BEHIND: &str = "dp0";
+/// IPv6 does not work below.
+const LEAST_MTU: u32 = 1280;
+const MOST_MTU: u32 = 65535;
 const TABLE: &str = "devproxy";
 const BEFORE_ALL: i32 = -300; // NF_IP_PRI_RAW
 const BEFORE_ROUTING: i32 = -150; // NF_IP_PRI_MANGLE
@@ -50,14 +53,20 @@ impl Network {
         let network = Self { gateway, shell };
         let kernel: Vec<_> =
             [Family::V4, Family::V6].into_iter().filter(|f| sockets::supported(*f)).collect();
-        let addresses: Vec<_> =
-            spec.addresses.iter().copied().filter(|a| kernel.contains(&Family::of(*a))).collect();
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in &spec.addresses {
+            if kernel.contains(&Family::of(*address)) && !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
         let families: Vec<_> =
             kernel.iter().copied().filter(|f| addresses.iter().any(|a| Family::of(*a) == *f)).collect();
 
         network.within(Side::Gateway, || {
             let routes = Routes::open().at("open rtnetlink")?;
-            routes.add_veth(BEHIND, INSIDE, network.shell.as_fd(), spec.mtu).at("make the veth pair")
+            routes
+                .add_veth(BEHIND, INSIDE, network.shell.as_fd(), spec.mtu.clamp(LEAST_MTU, MOST_MTU))
+                .at("make the veth pair")
         })?;
         let gateway = network.within(Side::Gateway, || behind(&addresses, &families))?;
         let shell = network.within(Side::Shell, || inside(&addresses, &kernel))?;
@@ -99,6 +108,8 @@ fn current() -> Result<OwnedFd> {
 /// The gateway: everything that arrives on `dp0` is for the world.
 fn behind(addresses: &[IpAddr], families: &[Family]) -> Result<Catchers> {
     let link = prepare(BEHIND)?;
+    // Bursts of connections wait in the catcher's backlog. The shell keeps the default, which the pod has.
+    let _ = set("core/somaxconn", "16384");
     let routes = Routes::open().at("open rtnetlink")?;
     for address in addresses {
         routes.add_host_route(link, *address).at("route to the shell")?;
@@ -113,7 +124,7 @@ fn behind(addresses: &[IpAddr], families: &[Family]) -> Result<Catchers> {
         let mut batch = Batch::new(family, TABLE);
         batch.chain("deliver", BEFORE_ROUTING);
         for rule in [
-            Rule::default().not_from_link(link).accept(),
+            Rule::default().other_link(link).accept(),
             // Before the socket match: a SYN for a connection in TIME_WAIT must reach the listener.
             Rule::default().syn().tproxy(family, tcp).set_mark(DELIVER).accept(),
             Rule::default().tcp().socket(true).set_mark(DELIVER).accept(),
@@ -122,10 +133,10 @@ fn behind(addresses: &[IpAddr], families: &[Family]) -> Result<Catchers> {
         ] {
             batch.rule("deliver", &rule);
         }
-        batch.commit().at("nf_tables rules of the gateway")?;
+        commit([batch]).at("nf_tables rules of the gateway")?;
     }
     // Echo requests will be held here beside the SYNs, in a queue of their own.
-    let held = set.hold(|_| vec![(Rule::default().from_link(link).syn(), Then::Hold)]);
+    let held = set.hold(|| vec![(Rule::default().link(link).syn(), Then::Hold)]);
     set.finish(Side::Gateway, families, held)
 }
 
@@ -149,7 +160,7 @@ fn inside(addresses: &[IpAddr], kernel: &[Family]) -> Result<Catchers> {
         let mut batch = Batch::new(family, TABLE);
         batch.chain("deliver", BEFORE_ROUTING);
         for rule in [
-            Rule::default().not_from_link(LOOPBACK).accept(),
+            Rule::default().other_link(LOOPBACK).accept(),
             Rule::default().marked(OWN).accept(),
             Rule::default().syn().socket(false).accept(),
             Rule::default().syn().tproxy(family, tcp).set_mark(DELIVER).accept(),
@@ -159,11 +170,11 @@ fn inside(addresses: &[IpAddr], kernel: &[Family]) -> Result<Catchers> {
         ] {
             batch.rule("deliver", &rule);
         }
-        batch.commit().at("nf_tables rules of the shell")?;
+        commit([batch]).at("nf_tables rules of the shell")?;
     }
-    let held = set.hold(|_| {
+    let held = set.hold(|| {
         vec![
-            (Rule::default().not_from_link(LOOPBACK), Then::Accept),
+            (Rule::default().other_link(LOOPBACK), Then::Accept),
             (Rule::default().marked(OWN), Then::Accept),
             (Rule::default().syn().socket(false), Then::Accept),
             (Rule::default().syn(), Then::Hold),
@@ -240,21 +251,22 @@ impl Set {
     }
 
     /// Tries the ways to hold a SYN; false when the kernel has none, and then nothing is held.
-    fn hold(&self, rules: impl Fn(Family) -> Vec<(Rule, Then)>) -> bool {
+    fn hold(&self, rules: impl Fn() -> Vec<(Rule, Then)>) -> bool {
         self.queue.is_some()
             && Hold::WAYS.into_iter().any(|way| {
-                self.catchers.iter().all(|(family, ..)| {
+                let batches = self.catchers.iter().map(|(family, ..)| {
                     let mut batch = Batch::new(*family, TABLE);
                     batch.chain("hold", BEFORE_ALL);
-                    for (rule, then) in rules(*family) {
+                    for (rule, then) in rules() {
                         let rule = match then {
                             Then::Accept => rule.accept(),
                             Then::Hold => rule.queue(way, queue::NUMBER),
                         };
                         batch.rule("hold", &rule);
                     }
-                    batch.commit().is_ok()
-                })
+                    batch
+                });
+                commit(batches).is_ok()
             })
     }
 

@@ -39,7 +39,7 @@ impl Hold {
     pub(crate) const WAYS: [Self; 3] = [Self::Native, Self::Target(3), Self::Target(1)];
 }
 
-/// A transaction under construction.
+/// One family's part of a transaction: its table, chains and rules.
 #[derive(Debug)]
 pub(crate) struct Batch {
     family: Family,
@@ -49,8 +49,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new(family: Family, table: &'static str) -> Self {
-        let begin = message(BATCH_BEGIN, 0, &batch_header(), &Attributes::default());
-        let mut batch = Self { family, table, bytes: begin };
+        let mut batch = Self { family, table, bytes: Vec::new() };
         batch.push(NEW_TABLE, CREATE, &Attributes::default().text(1, table));
         batch
     }
@@ -72,16 +71,21 @@ impl Batch {
         self.push(NEW_RULE, CREATE | APPEND, &attributes);
     }
 
-    /// Applies all or nothing, in the network namespace of the caller.
-    pub(crate) fn commit(mut self) -> io::Result<()> {
-        self.bytes.extend(message(BATCH_END, 0, &batch_header(), &Attributes::default()));
-        Netlink::open(SockProtocol::NetlinkNetFilter)?.ask(&self.bytes)
-    }
-
     fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes) {
         let header = [nf_family(self.family), 0, 0, 0];
         self.bytes.extend(message(SUBSYSTEM << 8 | kind, ACK | flags, &header, attributes));
     }
+}
+
+/// Applies all batches or nothing, in the network namespace of the caller.
+pub(crate) fn commit(batches: impl IntoIterator<Item = Batch>) -> io::Result<()> {
+    let end = |kind| message(kind, 0, &batch_header(), &Attributes::default());
+    let mut bytes = end(BATCH_BEGIN);
+    for batch in batches {
+        bytes.extend(batch.bytes);
+    }
+    bytes.extend(end(BATCH_END));
+    Netlink::open(SockProtocol::NetlinkNetFilter)?.ask(&bytes)
 }
 
 /// `struct nfgenmsg` of a batch's ends: the subsystem stands in the resource id.
@@ -101,12 +105,12 @@ pub(crate) struct Rule(Attributes);
 
 impl Rule {
     /// Packets that came in by the link.
-    pub(crate) fn from_link(self, index: u32) -> Self {
+    pub(crate) fn link(self, index: u32) -> Self {
         self.meta(4).compare(EQUAL, &index.to_ne_bytes())
     }
 
     /// Packets that came in by another link.
-    pub(crate) fn not_from_link(self, index: u32) -> Self {
+    pub(crate) fn other_link(self, index: u32) -> Self {
         self.meta(4).compare(NOT_EQUAL, &index.to_ne_bytes())
     }
 
@@ -138,9 +142,9 @@ impl Rule {
         self.tcp().expression("payload", &flags).expression("bitwise", &mask).compare(EQUAL, &[0x02])
     }
 
-    /// Packets for which a socket of this namespace exists, also one in TIME_WAIT, whose `IP_TRANSPARENT` is as given.
+    /// Packets for which a socket of this namespace exists, also one in `TIME_WAIT`, whose `IP_TRANSPARENT` is as given.
     ///
-    /// (The `wildcard` key knows no TIME_WAIT socket: a client that reuses its port would be sent astray.)
+    /// (The `wildcard` key knows no `TIME_WAIT` socket: a client that reuses its port would be sent astray.)
     pub(crate) fn socket(self, transparent: bool) -> Self {
         self.any_socket().compare(EQUAL, &[u8::from(transparent)])
     }

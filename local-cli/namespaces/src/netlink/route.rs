@@ -123,7 +123,7 @@ impl Routes {
     pub(crate) fn add_mark_rule(&self, family: Family, mark: u32) -> io::Result<()> {
         let attributes =
             Attributes::default().native(FRA_PRIORITY, 100).native(FRA_FWMARK, mark).native(FRA_FWMASK, mark);
-        self.add_rule(family, 0, attributes)
+        self.add_rule(family, 0, &attributes)
     }
 
     /// What comes from loopback addresses is routed by [`LOCAL_TABLE`]: replies of a listener on 127.0.0.1 to a
@@ -134,7 +134,7 @@ impl Routes {
             Family::V6 => (octets(Ipv6Addr::LOCALHOST.into()), 128),
         };
         let attributes = Attributes::default().native(FRA_PRIORITY, 101).put(FRA_SRC, &source);
-        self.add_rule(family, length, attributes)
+        self.add_rule(family, length, &attributes)
     }
 
     fn add_route(
@@ -156,9 +156,9 @@ impl Routes {
         self.0.ask(&message(libc::RTM_NEWROUTE, ACK | CREATE | EXCLUSIVE, &header, &attributes))
     }
 
-    fn add_rule(&self, family: Family, source_length: u8, attributes: Attributes) -> io::Result<()> {
+    fn add_rule(&self, family: Family, source_length: u8, attributes: &Attributes) -> io::Result<()> {
         let header = [family.number(), 0, source_length, 0, LOCAL_TABLE, 0, 0, TO_TABLE, 0, 0, 0, 0];
-        self.0.ask(&message(libc::RTM_NEWRULE, ACK | CREATE | EXCLUSIVE, &header, &attributes))
+        self.0.ask(&message(libc::RTM_NEWRULE, ACK | CREATE | EXCLUSIVE, &header, attributes))
     }
 }
 

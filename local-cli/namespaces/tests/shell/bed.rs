@@ -88,17 +88,7 @@ impl Session {
 
     /// The same for one that stays: its first line has arrived when this returns.
     pub(crate) fn keep(&self, arguments: &[&str]) -> Kept {
-        let mut child = self
-            .command(&helper())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Kept { child, stdin, line }
+        Kept::start(self.command(&helper()).args(arguments))
     }
 }
 
@@ -110,6 +100,14 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, stdin, line }
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }

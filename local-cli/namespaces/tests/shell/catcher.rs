@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use devproxy_namespaces::{Catchers, Family, Kind, Namespaces, Side};
+use devproxy_namespaces::{Catchers, Family, Kind, Namespaces};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg},
@@ -34,9 +34,13 @@ struct State {
 }
 
 impl Held {
-    pub(crate) fn wait_for(&self, port: u16) {
+    pub(crate) fn wait_for(&self, port: u16, count: usize) {
         let state = self.state.lock().unwrap();
-        drop(self.changed.wait_while(state, |state| !state.seen.contains_key(&port)).unwrap());
+        drop(
+            self.changed
+                .wait_while(state, |state| state.seen.get(&port).is_none_or(|seen| *seen < count))
+                .unwrap(),
+        );
     }
 
     pub(crate) fn seen(&self, port: u16) -> usize {
@@ -74,9 +78,10 @@ pub(crate) fn serve(
         let (namespaces, runtime, side) = (Arc::downgrade(namespaces), runtime.clone(), catchers.side);
         thread::spawn(move || {
             loop {
-                let (from, to) = receive(&socket);
+                let (from, to, length) = receive(&socket);
                 let Some(namespaces) = namespaces.upgrade() else { return };
-                reply(&namespaces, &runtime, side, family, from, to);
+                let made = runtime.block_on(namespaces.sockets(side, family, Kind::Udp, 1)).unwrap();
+                reply(made, from, to, length);
             }
         });
     }
@@ -93,25 +98,17 @@ pub(crate) fn serve(
     (held, queue)
 }
 
-fn reply(
-    namespaces: &Namespaces,
-    runtime: &Handle,
-    side: Side,
-    family: Family,
-    from: SocketAddr,
-    to: SocketAddr,
-) {
-    let made = runtime.block_on(namespaces.sockets(side, family, Kind::Udp, 1)).unwrap();
+fn reply(made: Vec<OwnedFd>, from: SocketAddr, to: SocketAddr, length: usize) {
     let socket = socket2::Socket::from(made.into_iter().next().unwrap());
     socket.bind(&to.into()).unwrap();
     let socket = UdpSocket::from(socket);
     socket.connect(from).unwrap();
-    socket.send(format!("answer of {to}").as_bytes()).unwrap();
+    socket.send(format!("{to} got {length}").as_bytes()).unwrap();
 }
 
-fn receive(socket: &OwnedFd) -> (SocketAddr, SocketAddr) {
+fn receive(socket: &OwnedFd) -> (SocketAddr, SocketAddr, usize) {
     wait(socket);
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let mut space = nix::cmsg_space!([u8; 128]);
     let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())
@@ -130,7 +127,7 @@ fn receive(socket: &OwnedFd) -> (SocketAddr, SocketAddr) {
         }
         _ => None,
     });
-    (from, to.expect("the original destination"))
+    (from, to.expect("the original destination"), got.bytes)
 }
 
 fn decide(queue: &OwnedFd, held: &Held) {

@@ -57,6 +57,7 @@ fn volumes_appear_at_paths_that_the_laptop_does_not_have() {
             volume("/usr/share/of-the-pod", "..1", &[("index.html", "in usr")]),
             volume("/app-of-the-pod/config/nested", "..1", &[("n", "nested")]),
             volume("/opt/of-the-pod", "..1", &[("o", "in opt")]),
+            volume("/root/.of-the-pod", "..1", &[("r", "in a closed folder")]),
             single("/app-of-the-pod/settings", "one file"),
             single("/etc/of-the-pod/settings", "one file in etc"),
             single("/of-the-pod", "one file in the root"),
@@ -73,6 +74,7 @@ fn volumes_appear_at_paths_that_the_laptop_does_not_have() {
             ("/etc/of-the-pod/settings", "one file in etc"),
             ("/usr/share/of-the-pod/index.html", "in usr"),
             ("/opt/of-the-pod/o", "in opt"),
+            ("/root/.of-the-pod/r", "in a closed folder"),
             ("/app-of-the-pod/settings", "one file"),
             ("/of-the-pod", "one file in the root"),
         ] {

@@ -55,10 +55,25 @@ fn a_syn_is_held_until_the_verdict() {
             let target = format!("10.96.0.50:{HELD}");
             let session = &served.session;
             let client = scope.spawn(move || session.run(&["connect", &target]));
-            served.gateway.wait_for(HELD);
+            served.gateway.wait_for(HELD, 1);
             assert!(!client.is_finished());
             served.gateway.release(&served.queue);
             assert!(client.join().unwrap().contains("said caught 10.96.0.50:90 from"));
+        });
+    });
+}
+
+#[test]
+fn thousands_of_held_connections_all_get_through() {
+    as_user("network::thousands_of_held_connections_all_get_through", || {
+        let served = served();
+        let count = 3000;
+        std::thread::scope(|scope| {
+            let session = &served.session;
+            let client = scope.spawn(move || session.run(&["flood", "[fd00:96::50]:90", &count.to_string()]));
+            served.gateway.wait_for(HELD, count);
+            served.gateway.release(&served.queue);
+            assert_eq!(client.join().unwrap(), format!("connected {count}"));
         });
     });
 }
@@ -113,8 +128,10 @@ fn a_datagram_shows_its_destination_and_is_answered_from_there() {
             "10.244.9.9:53",
             "[fd00:244::9]:53",
         ] {
-            let said = served.session.run(&["ask", target]);
-            assert_eq!(said, format!("from {target} said answer of {target}"));
+            for size in ["0", "8", "1423", "60000"] {
+                let said = served.session.run(&["ask", target, size]);
+                assert_eq!(said, format!("from {target} said {target} got {size}"));
+            }
         }
     });
 }

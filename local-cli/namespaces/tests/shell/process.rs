@@ -59,6 +59,14 @@ fn inhabitants_are_the_programs_inside() {
         let kept = session.keep(&["serve", "127.0.0.1:80"]);
         assert_eq!(inhabitants(session.namespaces.pid()).unwrap(), [kept.pid()]);
         drop(kept);
+        // Also in namespaces of its own, as a rootless container has them.
+        let mut nested = session.command(Path::new("unshare"));
+        let helper = bed::helper();
+        nested.args(["-Un", helper.to_str().unwrap(), "serve", "0.0.0.0:8080"]);
+        let nested = bed::Kept::start(&mut nested);
+        assert!(nested.line.starts_with("listening"), "{}", nested.line);
+        assert_eq!(inhabitants(session.namespaces.pid()).unwrap(), [nested.pid()]);
+        drop(nested);
         assert_eq!(inhabitants(session.namespaces.pid()).unwrap(), []);
     });
 }
