@@ -71,3 +71,28 @@ pub(crate) fn refusal(error: &io::Error, target: SocketAddr) -> Refusal {
         _ => Refusal::HostUnreachable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_errno_of_the_pod_has_its_answer() {
+        let answer = |errno: Errno, target: &str| refusal(&errno.into(), target.parse().unwrap());
+        for (errno, expected) in [
+            (Errno::ECONNREFUSED, Refusal::Refused),
+            (Errno::EHOSTUNREACH, Refusal::HostUnreachable),
+            (Errno::ENETUNREACH, Refusal::NetworkUnreachable),
+            (Errno::EACCES, Refusal::Prohibited),
+            (Errno::EPERM, Refusal::Prohibited),
+            (Errno::ETIMEDOUT, Refusal::TimedOut),
+            (Errno::EMFILE, Refusal::Overloaded),
+            (Errno::EADDRNOTAVAIL, Refusal::Overloaded),
+        ] {
+            assert_eq!(answer(errno, "10.0.0.1:80"), expected, "{errno}");
+        }
+        // A pod without IPv6.
+        assert_eq!(answer(Errno::EADDRNOTAVAIL, "[fd00::1]:80"), Refusal::NetworkUnreachable);
+        assert_eq!(answer(Errno::EAFNOSUPPORT, "[fd00::1]:80"), Refusal::NetworkUnreachable);
+    }
+}

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, time::Duration};
 
 use devproxy_tunnel::{Open, Refusal};
 use tokio::{
-    net::TcpStream,
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, timeout},
 };
@@ -26,14 +25,13 @@ const SPLICE_CONNECT: Duration = Duration::from_secs(5);
 /// Serves the connection to its end. `held` is its place among the connections without an answer, given back with
 /// the answer.
 pub(crate) async fn serve(
-    stream: TcpStream,
+    connection: Connection,
     client: SocketAddr,
     mut route: watch::Receiver<Route>,
     held: OwnedSemaphorePermit,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
+    let Ok(local) = connection.local_addr() else { return };
     let (client, local) = (unmapped(client), unmapped(local));
-    let connection = Connection::new(stream);
     let mut patience = HOLD;
     loop {
         let Route { tunnel, splice } = route.borrow_and_update().clone();

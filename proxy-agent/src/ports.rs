@@ -8,12 +8,12 @@ use std::{
 
 use devproxy_tunnel::control::{PodPort, Protocol};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
-use crate::{inbound, listener, route::Routes};
+use crate::{inbound, listener, relay::Connection, route::Routes};
 
 mod udp;
 
@@ -33,7 +33,7 @@ pub(crate) struct Ports {
 
 /// A connection on its way from a listener to its task.
 pub(crate) struct Accepted {
-    stream: TcpStream,
+    connection: Connection,
     client: SocketAddr,
     held: OwnedSemaphorePermit,
 }
@@ -100,7 +100,8 @@ async fn accept(listener: TcpListener, accepted: mpsc::Sender<Accepted>, places:
     loop {
         let Ok(held) = places.clone().acquire_owned().await else { return };
         let (stream, client) = listener::accept(&listener).await;
-        if accepted.send(Accepted { stream, client, held }).await.is_err() {
+        let connection = Connection::new(stream);
+        if accepted.send(Accepted { connection, client, held }).await.is_err() {
             return;
         }
     }
@@ -117,8 +118,8 @@ pub(crate) async fn serve(
     loop {
         tokio::select! {
             next = accepted.recv() => {
-                let Some(Accepted { stream, client, held }) = next else { return };
-                connections.spawn(inbound::serve(stream, client, routes.subscribe(), held));
+                let Some(Accepted { connection, client, held }) = next else { return };
+                connections.spawn(inbound::serve(connection, client, routes.subscribe(), held));
             }
             Some(_) = connections.join_next() => {}
         }

@@ -5,13 +5,14 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use devproxy_tunnel::Flow;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
@@ -36,7 +37,13 @@ impl Connection {
         // SO_LINGER with 0 s makes close() send RST. Set at once: there is no later moment when a process is killed.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive());
         Self(stream)
+    }
+
+    /// Our end's address.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 
     /// Resolves when the peer has reset the connection.
@@ -49,6 +56,15 @@ impl Connection {
     fn finished(self) {
         let _ = SockRef::from(&self.0).set_linger(None);
     }
+}
+
+/// The program's own keep-alive ends at its laptop's kernel; this one finds a peer that has vanished from the cluster.
+/// Six minutes: longer than the failovers that idle connections survive in a pod.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_mins(2))
+        .with_interval(Duration::from_secs(30))
+        .with_retries(8)
 }
 
 /// Copies until both directions have ended, or one failed; then the connection is reset and the other stream dropped

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use devproxy_tunnel::control::Scope;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::route::Route;
@@ -31,7 +32,7 @@ async fn exactly_the_table_listens() {
     assert_eq!(ports.set(&[b]).await, []);
     assert!(!connects(first).await && connects(second).await);
     // The connection that the first port accepted is still there.
-    assert_eq!(accepted.recv().await.unwrap().stream.local_addr().unwrap().port(), first);
+    assert_eq!(accepted.recv().await.unwrap().connection.local_addr().unwrap().port(), first);
     assert_eq!(ports.set(&[]).await, []);
     assert!(!connects(second).await);
 }
