@@ -1,6 +1,10 @@
 //! What a developer of devproxy runs: `cargo xtask cluster|test|demo|ci`.
 
+mod ci;
 mod cluster;
+mod demo;
+mod steps;
+mod test;
 
 use clap::{Parser, Subcommand};
 
@@ -17,10 +21,19 @@ enum Job {
     /// A real one-node Kubernetes cluster on this machine
     #[command(subcommand)]
     Cluster(cluster::Job),
+    /// Show the main job for real: a shop in a cluster, one of its services swapped by a local process, restored
+    Demo(demo::Arguments),
+    /// Pass all tests: format, lints, unit tests, tests on a real cluster
+    Test(test::Arguments),
+    /// What the continuous integration runs: all tests, on a cluster of their own
+    Ci,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().job {
         Job::Cluster(job) => cluster::run(&job),
+        Job::Demo(arguments) => demo::run(arguments),
+        Job::Test(arguments) => test::run(&arguments),
+        Job::Ci => ci::run(),
     }
 }

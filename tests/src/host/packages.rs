@@ -34,6 +34,18 @@ const APPLICATIONS: &[(&str, &str)] = &[
     ("node", "nodejs"),
 ];
 
+/// Programs that the tests run in the shell, as developers do.
+const LAPTOP: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
+    ("git", "git"),
+    ("ssh", "openssh-client"),
+    ("gdb", "gdb"),
+    ("psql", "postgresql-client-15"),
+    ("ps", "procps"),
+    ("nft", "nftables"),
+];
+
 /// Makes sure that the node's packages are there.
 pub fn require_node() -> Result<()> {
     require(NODE)
@@ -42,6 +54,11 @@ pub fn require_node() -> Result<()> {
 /// Makes sure that the packages of the applications under test are there.
 pub fn require_applications() -> Result<()> {
     require(APPLICATIONS)
+}
+
+/// Makes sure that the packages of the programs in the shell are there.
+pub fn require_laptop() -> Result<()> {
+    require(LAPTOP)
 }
 
 fn require(wanted: &[(&str, &str)]) -> Result<()> {

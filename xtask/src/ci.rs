@@ -1,0 +1,14 @@
+//! `cargo xtask ci`: the tests from a clean start to a clean end.
+
+use anyhow::Result;
+use devproxy_tests::Node;
+
+use crate::test;
+
+pub(crate) fn run() -> Result<()> {
+    Node::down()?;
+    let result = test::run(&test::Arguments::all());
+    // Also after a failure; the failure is what is told.
+    let ended = Node::down();
+    result.and(ended)
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask test`: everything that must pass, in the order in which it fails fastest.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use devproxy_tests::Node;
+use devproxy_tests::host::packages;
+use devproxy_tests::host::program::is_installed;
+
+/// What to test.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests whose name holds this text; leaves out format and lints
+    filter: Option<String>,
+    /// Leave the cluster running at the end
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Arguments {
+    pub(crate) fn all() -> Self {
+        Self { filter: None, keep: false }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    set_up()?;
+    if arguments.filter.is_none() {
+        cargo(&["fmt", "--all", "--check"])?;
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    }
+    // The tests on the cluster run the `devproxy` that lies beside them.
+    cargo(&["build", "--package", "devproxy"])?;
+    let was_running = Node::status()?.is_some_and(|status| status.ready);
+    let filter = arguments.filter.as_deref();
+    let all = [&["test", "--workspace"][..], filter.as_slice()].concat();
+    let result = cargo(&all);
+    if !was_running && !arguments.keep {
+        Node::down()?;
+    }
+    result?;
+    println!("all passed in {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+/// Toolchain and Debian packages.
+fn set_up() -> Result<()> {
+    devproxy_tests::host::require_root()?;
+    if is_installed("rustup") {
+        // Reads rust-toolchain.toml: version, components and the agent's targets. Does nothing when they are there.
+        let installed = Command::new("rustup").args(["toolchain", "install"]).output()?;
+        if !installed.status.success() {
+            bail!("`rustup toolchain install` failed: {}", String::from_utf8_lossy(&installed.stderr).trim());
+        }
+    }
+    packages::require_node()?;
+    packages::require_applications()?;
+    packages::require_laptop()
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    println!("$ cargo {}", args.join(" "));
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program).args(args).status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", args.join(" "));
+    }
+    Ok(())
+}
