@@ -365,3 +365,61 @@ async fn without_anybody_to_take_them_opens_are_refused() {
     assert_eq!(within(opener.join_next()).await.unwrap().unwrap().unwrap_err(), Refusal::TimedOut);
     assert_eq!(within(ends.laptop.open(target())).await.unwrap_err(), Refusal::Closed);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn narrow_carriers_that_cut_everything_change_nothing() {
+    let mut ends = Ends::over(101).await;
+    for width in [1, 7, 4096] {
+        let (near, far) = tokio::io::duplex(width);
+        let (near, far) = support::proved(near, far, TunnelId(7)).await;
+        ends.laptop.attach(near).await.unwrap();
+        ends.agent.attach(far).await.unwrap();
+    }
+    let mut tasks = JoinSet::new();
+    for number in 0..24_usize {
+        let (near, far) = ends.flow().await;
+        for flow in [near, far] {
+            let sent = pattern(number * 1013 + 1);
+            tasks.spawn(async move {
+                let (mut read, mut write) = tokio::io::split(flow);
+                let mut got = Vec::new();
+                let ((), end) = tokio::join!(
+                    async {
+                        write.write_all(&sent).await.unwrap();
+                        write.shutdown().await.unwrap();
+                    },
+                    read.read_to_end(&mut got)
+                );
+                end.unwrap();
+                assert!(got == sent, "bytes differ");
+            });
+        }
+    }
+    while let Some(task) = within(tasks.join_next()).await {
+        task.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_writer_waits_for_its_reader_and_goes_on_with_it() {
+    let mut ends = Ends::new().await;
+    let (mut near, mut far) = ends.flow().await;
+    let sent = pattern(3 << 20);
+    let expected = sent.clone();
+    let mut writer = JoinSet::new();
+    writer.spawn(async move {
+        near.write_all(&sent).await.unwrap();
+        near
+    });
+    // Another flow passes while the first one stands.
+    let (mut other, mut echo) = ends.flow().await;
+    for _ in 0..50 {
+        other.write_all(&[1; 1000]).await.unwrap();
+        within(echo.read_exact(&mut [0; 1000])).await.unwrap();
+    }
+    assert!(writer.try_join_next().is_none(), "3 MiB cannot have found room");
+    let mut got = vec![0; expected.len()];
+    within(far.read_exact(&mut got)).await.unwrap();
+    assert!(got == expected);
+    within(writer.join_next()).await.unwrap().unwrap();
+}

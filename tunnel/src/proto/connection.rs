@@ -245,10 +245,14 @@ impl Connection {
             return;
         }
         self.life = Life::Ended(cause);
-        self.flows.retain(|_, flow| {
+        let orphans: Vec<FlowId> =
+            self.flows.iter().filter(|(_, flow)| flow.orphan).map(|(id, _)| *id).collect();
+        for id in orphans {
+            self.retire(id);
+        }
+        for flow in self.flows.values_mut() {
             flow.wake();
-            !flow.orphan
-        });
+        }
         self.request_waiters.wake();
         self.end_waiters.wake();
         self.wake_driver();
