@@ -23,6 +23,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
+        resource::{Resource, setrlimit},
         signal::Signal,
         socket::{SockType, getsockopt, sockopt},
         stat::{Mode, umask},
@@ -78,6 +79,8 @@ fn settle() -> io::Result<(OwnedFd, Places)> {
     syscall::ignore(Signal::SIGCHLD)?;
     // Folders on the way to a volume are 0755, whatever the user's own habit is.
     umask(Mode::from_bits_truncate(0o022));
+    // A core file would put the volumes' secrets on the disk.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_child_subreaper(true)?;
     prctl::set_name(c"devproxy-inside")?;
     env::set_current_dir("/")?;

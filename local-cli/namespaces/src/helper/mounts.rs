@@ -168,7 +168,8 @@ impl Mounts {
             }
             let (device, writable) = mirror(existing).map_err(|e| format!("{}: {e}", existing.display()))?;
             self.ours.insert(device);
-            if !writable {
+            // A program's own new files must not vanish in memory: better no new files. In /run they vanish anyway.
+            if !(writable && existing.starts_with("/run")) {
                 self.closing.push(existing.to_owned());
             }
         }

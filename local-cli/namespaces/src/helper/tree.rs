@@ -204,9 +204,11 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// As in the pod, but never set-user-id: here the owner is the user himself.
+/// As in the pod, but never set-user-id, since here the owner is the user himself; and what the program may do in the
+/// pod as one of the group or as anybody, the user may do here as the owner.
 fn permissions(mode: u32) -> Permissions {
-    Permissions::from_mode(mode & 0o1777)
+    let group_or_other = (mode >> 3 | mode) & 0o7;
+    Permissions::from_mode((mode | group_or_other << 6) & 0o1777)
 }
 
 #[cfg(test)]

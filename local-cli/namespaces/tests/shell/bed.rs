@@ -11,6 +11,10 @@ use std::{
 };
 
 use devproxy_namespaces::{Entrance, Namespaces, Sockets, Spec};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use tokio::runtime::Runtime;
 
 pub(crate) const POD4: Ipv4Addr = Ipv4Addr::new(10, 244, 9, 9);
@@ -24,6 +28,9 @@ pub(crate) fn as_user(name: &str, body: impl FnOnce()) {
     if !nix::unistd::geteuid().is_root() {
         return body();
     }
+    // What else happens on the machine must not look like a trace of ours. Only this thread and its child move.
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
     // The build's folder may be closed to others: the helper goes to an open one, this binary is /proc/self/exe.
     let open = tempfile::tempdir().unwrap();
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use devproxy_namespaces::{Files, NamespaceError, Skipped};
 use devproxy_tunnel::control::{FileEntry, FileKind, FileTree};
@@ -192,10 +192,12 @@ fn the_laptops_files_stay_as_they_are() {
     as_user("files::the_laptops_files_stay_as_they_are", || {
         let state = || {
             let folders = ["/", "/run", "/opt", "/usr/share", "/etc", "/tmp"].map(|folder| {
-                // Other tests come and go in /tmp.
-                let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
-                let mut names: Vec<_> =
-                    names.filter(|name| !name.to_string_lossy().starts_with(".tmp")).collect();
+                let entries = fs::read_dir(folder).unwrap().flatten();
+                // Others come and go in /tmp; ours would be the user's.
+                let ours = |entry: &fs::DirEntry| {
+                    entry.metadata().is_ok_and(|metadata| metadata.uid() == nix::unistd::getuid().as_raw())
+                };
+                let mut names: Vec<_> = entries.filter(ours).map(|entry| entry.file_name()).collect();
                 names.sort();
                 names
             });

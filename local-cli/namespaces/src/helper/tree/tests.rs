@@ -130,3 +130,12 @@ fn a_folder_without_the_right_to_write_is_filled_and_keeps_its_mode() {
     assert_eq!(fs::metadata(at.path().join("a")).unwrap().permissions().mode() & 0o7777, 0o555);
     fs::set_permissions(at.path().join("a"), Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn what_the_group_may_read_in_the_pod_the_user_may_read_here() {
+    for (pod, here) in
+        [(0o040, 0o440), (0o644, 0o644), (0o640, 0o640), (0o400, 0o400), (0o4755, 0o755), (0o005, 0o505)]
+    {
+        assert_eq!(permissions(pod).mode(), here, "{pod:o}");
+    }
+}
