@@ -7,6 +7,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{ClusterError, target::nearest};
 
@@ -14,7 +15,7 @@ use crate::{ClusterError, target::nearest};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the user said about the cluster; kubectl's `--kubeconfig`, `--context`, `--namespace`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ApiSettings {
     /// Instead of `$KUBECONFIG` and `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,

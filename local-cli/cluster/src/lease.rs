@@ -128,14 +128,13 @@ pub(crate) fn expired(lease: &Value, now: Timestamp) -> bool {
 
 /// The refusal that names the holder.
 pub(crate) fn held(lease: &Value, deployment: &str) -> ClusterError {
-    let (holder, since) = match Record::of_lease(lease) {
-        Ok(record) => (record.holder, record.since),
-        Err(_) => {
-            let identity = text(lease, "/spec/holderIdentity");
-            let (user, host) = identity.split_once('@').unwrap_or((identity, "an unknown machine"));
-            let holder = crate::record::Holder { user: user.to_owned(), host: host.to_owned() };
-            (holder, text(lease, "/spec/acquireTime").parse().unwrap_or(Timestamp::UNIX_EPOCH))
-        }
+    let (holder, since) = if let Ok(record) = Record::of_lease(lease) {
+        (record.holder, record.since)
+    } else {
+        let identity = text(lease, "/spec/holderIdentity");
+        let (user, host) = identity.split_once('@').unwrap_or((identity, "an unknown machine"));
+        let holder = crate::record::Holder { user: user.to_owned(), host: host.to_owned() };
+        (holder, text(lease, "/spec/acquireTime").parse().unwrap_or(Timestamp::UNIX_EPOCH))
     };
     ClusterError::Held {
         deployment: deployment.to_owned(),

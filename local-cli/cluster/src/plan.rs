@@ -80,7 +80,7 @@ pub enum Protocol {
 pub enum Architecture {
     /// x86-64
     Amd64,
-    /// AArch64
+    /// `AArch64`
     Arm64,
 }
 
@@ -255,7 +255,7 @@ pub async fn plan(connection: &Connection, settings: &SwapSettings) -> Result<Pl
     let target = Target::parse(&settings.target)?;
     let namespace = target.namespace.as_deref().unwrap_or(&connection.namespace);
     let connection = connection.in_namespace(namespace);
-    let found = read::all(&connection, &target.name).await?;
+    let found = Box::pin(read::all(&connection, &target.name)).await?;
     let session = new_session()?;
     assemble(namespace, session, settings, &found)
 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// Longest wait for the agent to run. A pod starts within seconds; an init container or a node that is being added
 /// takes minutes.
-pub(crate) const START_LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const START_LIMIT: Duration = Duration::from_mins(3);
 /// How long a pod may be without a node: the scheduler tries again when something changes, and a preempted pod leaves
 /// within its grace period.
 const UNSCHEDULABLE_LIMIT: Duration = Duration::from_secs(30);

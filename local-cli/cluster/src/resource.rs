@@ -96,11 +96,6 @@ impl Kind {
         self.place().1
     }
 
-    /// `apps` in `apps/v1`, empty for the core group.
-    pub(crate) fn group(self) -> &'static str {
-        self.place().0.split_once('/').map_or("", |(group, _)| group)
-    }
-
     pub(crate) fn path(self, namespace: Option<&str>) -> String {
         let (version, plural) = self.place();
         let root = if version == "v1" { "/api" } else { "/apis" };
@@ -353,7 +348,6 @@ mod tests {
         assert_eq!(Kind::Deployment.path(Some("shop")), "/apis/apps/v1/namespaces/shop/deployments");
         assert_eq!(Kind::Lease.path(None), "/apis/coordination.k8s.io/v1/leases");
         assert_eq!(Kind::Node.path(Some("shop")), "/api/v1/nodes");
-        assert_eq!((Kind::Lease.group(), Kind::Pod.group()), ("coordination.k8s.io", ""));
     }
 
     #[test]

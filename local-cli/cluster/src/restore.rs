@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// Longest wait for the original's pods; then the stand-in leaves anyway.
-const READY_LIMIT: Duration = Duration::from_secs(300);
+const READY_LIMIT: Duration = Duration::from_mins(5);
 /// Between two looks at the words of the original's pods.
 const WORDS: Duration = Duration::from_secs(10);
 /// Longest time for the live session to tell the agent.
 const SPLICE_LIMIT: Duration = Duration::from_secs(15);
 /// Longest wait for the stand-in's pod to end: its grace period and the kubelet's own time.
-const GONE_LIMIT: Duration = Duration::from_secs(120);
+const GONE_LIMIT: Duration = Duration::from_mins(2);
 
 /// Returned by a [`SpliceHook`].
 pub type Splicing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;

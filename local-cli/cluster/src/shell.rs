@@ -73,7 +73,7 @@ fn assemble(
         fill_resources: true,
     };
     stand_in::occupy(&agent, &mut template);
-    let stand_in = stand_in::deployment(&agent, template);
+    let stand_in = stand_in::deployment(&agent, &template);
     let lease = stand_in_name.clone();
     Plan {
         steps: shell_steps(&lease, &stand_in_name, config_map.as_deref(), &secret),

@@ -46,7 +46,7 @@ pub(crate) struct Agent<'a> {
 pub(crate) fn of_deployment(agent: &Agent<'_>, original: &Value) -> Value {
     let mut template = original.pointer("/spec/template").cloned().unwrap_or_default();
     occupy(agent, &mut template);
-    let mut stand_in = deployment(agent, template);
+    let mut stand_in = deployment(agent, &template);
     stand_in["metadata"]["annotations"] = json!({
         ORIGINAL_ANNOTATION: name(original),
         REPLICAS_ANNOTATION: number(original, "/spec/replicas").unwrap_or(1).to_string(),
@@ -62,7 +62,7 @@ pub(crate) fn of_deployment(agent: &Agent<'_>, original: &Value) -> Value {
 }
 
 /// The Deployment around a pod template that carries the agent.
-pub(crate) fn deployment(agent: &Agent<'_>, template: Value) -> Value {
+pub(crate) fn deployment(agent: &Agent<'_>, template: &Value) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -28,13 +28,13 @@ use crate::{
 /// What a ConfigMap may hold (`MaxSecretSize` of the API server), in bytes.
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
 /// Longest wait for the stand-in's readiness after the agent opened its ready port; the probe runs every second.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Longest wait for EndpointSlices to follow.
-pub(crate) const SLICES_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const SLICES_LIMIT: Duration = Duration::from_mins(1);
 /// From a change of the EndpointSlices until every node's kube-proxy follows. Measured: 0.5–1 s on one node.
 pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// Longest wait for the original's pods to leave; their grace period is theirs to choose.
-const LEAVE_LIMIT: Duration = Duration::from_secs(120);
+const LEAVE_LIMIT: Duration = Duration::from_mins(2);
 /// Status updates of a controller change the resourceVersion too: so often we look again.
 pub(crate) const CONFLICTS: usize = 10;
 
@@ -52,7 +52,7 @@ pub struct AgentFiles<'a> {
 pub struct Agents<'a> {
     /// x86-64
     pub amd64: AgentFiles<'a>,
-    /// AArch64
+    /// `AArch64`
     pub arm64: AgentFiles<'a>,
 }
 
@@ -137,6 +137,7 @@ impl Swap {
         Some(Heartbeat { connection: self.connection.clone(), lease: self.record.lease.clone(), uid })
     }
 
+    /// The steps up to the running agent. On an error, and when cancelled, call [`Swap::undo`].
     pub async fn prepare(&mut self, agents: &Agents<'_>, key: &[u8]) -> Result<AgentPod, ClusterError> {
         let payload = Payload { agents, key };
         let steps: Vec<Step> = self.plan.steps.clone();

@@ -227,7 +227,7 @@ fn continuous_delivery(deployment: &Value) -> Option<&'static str> {
     {
         return Some("Flux");
     }
-    if text(deployment, "/metadata/labels/objectset.rio.cattle.io~1hash") != "" {
+    if has("/metadata/labels", "objectset.rio.cattle.io/hash") {
         return Some("Fleet");
     }
     list(deployment, "/metadata/managedFields").iter().find_map(|entry| match text(entry, "/manager") {

@@ -10,7 +10,7 @@ use super::{DeclaredPort, PortMapping, Protocol};
 use crate::json::{list, name, selects, text};
 
 /// The agent's ports lie below the ephemeral range (an outgoing connection of a sidecar cannot have them) and outside
-/// the usual NodePort range (with hostNetwork they are the node's).
+/// the usual range of node ports (with hostNetwork they are the node's).
 const OWN_PORTS: std::ops::Range<u16> = 20_000..29_900;
 
 /// The ports of `container`, and the names of the Services that select the template's pods.

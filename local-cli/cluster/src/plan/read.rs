@@ -39,7 +39,7 @@ impl Found {
         i64::try_from(self.pods.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(i64::MAX)
     }
 
-    /// A LimitRange that fills in what a container lacks: then our own values could only break its bounds.
+    /// A `LimitRange` that fills in what a container lacks: then our own values could only break its bounds.
     pub(super) fn limit_range_has_defaults(&self) -> bool {
         self.limit_ranges
             .iter()
