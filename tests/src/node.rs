@@ -81,10 +81,11 @@ impl Node {
 
     /// The node as it is, without starting anything.
     pub fn status() -> Result<Option<Status>> {
+        let Some(programs) = Programs::built()? else { return Ok(None) };
         if !Path::new(STATE).join("admin.kubeconfig").exists() {
             return Ok(None);
         }
-        let node = Self::new(Programs::build()?)?;
+        let node = Self::new(programs)?;
         let components =
             node.processes.all().into_iter().map(|(name, process)| (name, process.is_alive())).collect();
         let programs = node.programs.folder().to_owned();

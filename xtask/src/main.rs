@@ -6,6 +6,8 @@ mod demo;
 mod steps;
 mod test;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Runs the project's own jobs
@@ -29,11 +31,18 @@ enum Job {
     Ci,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().job {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().job {
         Job::Cluster(job) => cluster::run(&job),
         Job::Demo(arguments) => demo::run(arguments),
         Job::Test(arguments) => test::run(&arguments),
         Job::Ci => ci::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -154,7 +154,10 @@ impl Run {
             ended.send_replace(status);
             change.send_modify(|version| *version += 1);
         });
-        let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+        // Without the words that only prepare it.
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+        let own = words.iter().position(|word| word == "setsid").map_or(0, |at| at + 1);
+        let words = words.into_iter().skip(own).skip_while(|word| word == "--ctty");
         Ok(Self { shown: words.collect::<Vec<_>>().join(" "), pid, input, output, changed, status, read: 0 })
     }
 

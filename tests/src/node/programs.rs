@@ -35,21 +35,28 @@ pub struct Programs {
 impl Programs {
     /// Builds what the cache does not have: some 5 minutes on 2 cores the first time, nothing later.
     pub fn build() -> Result<Self> {
-        let version = format!(
-            "-X k8s.io/component-base/version.gitVersion=v{KUBERNETES} \
-             -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"
-        );
-        let kubenode = build("kubenode", &version)?;
-        let coredns = build("clusterdns", "")?;
-        let folder = kubenode.parent().context("a file has a folder")?.to_owned();
+        let [kubenode, coredns] = sources()?;
+        kubenode.build()?;
+        coredns.build()?;
+        Ok(Self::of(&kubenode, &coredns))
+    }
+
+    /// What the cache has, if it has all.
+    pub fn built() -> Result<Option<Self>> {
+        let [kubenode, coredns] = sources()?;
+        let all = kubenode.program().exists() && coredns.program().exists();
+        Ok(all.then(|| Self::of(&kubenode, &coredns)))
+    }
+
+    fn of(kubenode: &Source, coredns: &Source) -> Self {
         for component in COMPONENTS {
-            let link = folder.join(component);
+            let link = kubenode.cached.join(component);
             if !link.exists() {
                 // Another process may have made it meanwhile, which is as good.
-                let _ = std::os::unix::fs::symlink("kubenode", &link);
+                let _ = std::os::unix::fs::symlink(kubenode.name, &link);
             }
         }
-        Ok(Self { folder, coredns })
+        Self { folder: kubenode.cached.clone(), coredns: coredns.program() }
     }
 
     /// The folder of all components, for a `PATH`.
@@ -72,49 +79,75 @@ pub fn cache_folder() -> Result<PathBuf> {
     Ok(base.join("devproxy"))
 }
 
-fn build(name: &str, link_flags: &str) -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster").join(name);
-    let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        let content = fs::read(source.join(file)).with_context(|| format!("cannot read {name}/{file}"))?;
-        hash.update((content.len() as u64).to_le_bytes());
-        hash.update(content);
-    }
-    hash.update(link_flags);
-    let digest = format!("{:x}", hash.finalize());
-    let cache = cache_folder()?.join("programs");
-    let folder = cache.join(format!("{name}-{}", &digest[..16]));
-    let program = folder.join(name);
-    if program.exists() {
-        return Ok(program);
+/// A Go program of ours and its place in the cache.
+#[derive(Debug)]
+struct Source {
+    name: &'static str,
+    folder: PathBuf,
+    link_flags: String,
+    cached: PathBuf,
+}
+
+fn sources() -> Result<[Source; 2]> {
+    let version = format!(
+        "-X k8s.io/component-base/version.gitVersion=v{KUBERNETES} \
+         -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"
+    );
+    Ok([Source::new("kubenode", version)?, Source::new("clusterdns", String::new())?])
+}
+
+impl Source {
+    fn new(name: &'static str, link_flags: String) -> Result<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster").join(name);
+        let mut hash = Sha256::new();
+        for file in ["go.mod", "go.sum", "main.go"] {
+            let content =
+                fs::read(folder.join(file)).with_context(|| format!("cannot read {name}/{file}"))?;
+            hash.update((content.len() as u64).to_le_bytes());
+            hash.update(content);
+        }
+        hash.update(&link_flags);
+        let digest = format!("{:x}", hash.finalize());
+        let cached = cache_folder()?.join("programs").join(format!("{name}-{}", &digest[..16]));
+        Ok(Self { name, folder, link_flags, cached })
     }
 
-    fs::create_dir_all(&folder)?;
-    let lock = fs::File::create(folder.join("lock"))?;
-    lock.lock()?;
-    if program.exists() {
-        return Ok(program);
+    fn program(&self) -> PathBuf {
+        self.cached.join(self.name)
     }
-    if !is_installed("go") {
-        bail!(
-            "building {name} needs Go 1.24 or newer: install it from https://go.dev/dl or your distribution"
-        );
+
+    fn build(&self) -> Result<()> {
+        let (name, program) = (self.name, self.program());
+        if program.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.cached)?;
+        let lock = fs::File::create(self.cached.join("lock"))?;
+        lock.lock()?;
+        if program.exists() {
+            return Ok(());
+        }
+        if !is_installed("go") {
+            bail!(
+                "building {name} needs Go 1.26 or newer: install it from https://go.dev/dl or your distribution"
+            );
+        }
+        eprintln!("building {name} with Go (minutes, once)");
+        // Built beside its place and renamed: a killed build leaves no half program.
+        let unfinished = self.cached.join("unfinished");
+        output(
+            Command::new("go")
+                .args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags"])
+                .arg(format!("-s -w {}", self.link_flags))
+                .arg("-o")
+                .arg(&unfinished)
+                .arg(".")
+                // Static: CoreDNS stands alone in its image.
+                .env("CGO_ENABLED", "0")
+                .current_dir(&self.folder),
+        )
+        .with_context(|| format!("cannot build {name}"))?;
+        fs::rename(&unfinished, &program)?;
+        Ok(())
     }
-    eprintln!("building {name} with Go (minutes, once)");
-    // Built beside its place and renamed: a killed build leaves no half program.
-    let unfinished = folder.join(format!("{name}.{}", std::process::id()));
-    output(
-        Command::new("go")
-            .args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags"])
-            .arg(format!("-s -w {link_flags}"))
-            .arg("-o")
-            .arg(&unfinished)
-            .arg(".")
-            // Static: CoreDNS stands alone in its image.
-            .env("CGO_ENABLED", "0")
-            .current_dir(&source),
-    )
-    .with_context(|| format!("cannot build {name}"))?;
-    fs::rename(&unfinished, &program)?;
-    Ok(program)
 }
