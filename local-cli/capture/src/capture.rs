@@ -120,7 +120,7 @@ impl Capture {
         let pool = Arc::new(Pool::new(namespaces));
 
         let Sockets { gateway, shell, diag, .. } = sockets;
-        let diag = Diag::new(diag, inodes(&shell)?)?;
+        let diag = Arc::new(Diag::new(diag, inodes(&shell)?));
         let parts = |catchers: Catchers, own_ports| -> io::Result<(Outbound, Udp)> {
             let raw = Arc::new(Raw::new(catchers.raw4, catchers.raw6));
             let tcp = TcpCatchers { tcp4: catchers.tcp4, tcp6: catchers.tcp6, queue: catchers.queue };
@@ -144,6 +144,7 @@ impl Capture {
             addresses: addresses.clone(),
             rules: Arc::clone(&rules),
             hold: settings.hold,
+            diag: Arc::clone(&diag),
             listeners: listeners.clone(),
             pool: Arc::clone(&pool),
             counters: Arc::clone(&counters),
@@ -249,12 +250,12 @@ fn inodes(catchers: &Catchers) -> io::Result<HashSet<u32>> {
 }
 
 /// Publishes what listens, at each change.
-async fn look(mut diag: Diag, listening: watch::Sender<Arc<Listeners>>) -> io::Result<()> {
+async fn look(diag: Arc<Diag>, listening: watch::Sender<Arc<Listeners>>) -> io::Result<()> {
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match diag.listeners().await {
+        match diag.listeners() {
             Ok(now) => {
                 listening.send_if_modified(|last| {
                     let changed = **last != now;

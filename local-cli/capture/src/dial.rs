@@ -25,7 +25,7 @@ const WITHOUT_TUNNEL: Duration = Duration::from_secs(130);
 /// A refusal as closed and the end of the tunnel itself may arrive in either order.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Limit of a dial from the laptop, a little under the kernel's own for the program (127 s).
-const FROM_LAPTOP: Duration = Duration::from_secs(120);
+const FROM_LAPTOP: Duration = Duration::from_mins(2);
 
 /// Opens flows in whichever tunnel the session has now.
 #[derive(Clone)]
@@ -92,12 +92,11 @@ impl Dialler {
 /// What an error of the laptop's own kernel would have been in the pod.
 fn refusal(error: &io::Error) -> Refusal {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Refusal::Refused,
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Refusal::Refused,
         io::ErrorKind::HostUnreachable => Refusal::HostUnreachable,
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => Refusal::NetworkUnreachable,
         io::ErrorKind::PermissionDenied => Refusal::Prohibited,
         io::ErrorKind::TimedOut => Refusal::TimedOut,
-        io::ErrorKind::ConnectionReset => Refusal::Refused,
         _ => Refusal::Overloaded,
     }
 }

@@ -38,7 +38,7 @@ const LOCAL: usize = 128;
 
 /// What a nameserver shares with the other parts of its side.
 pub(crate) struct Side {
-    pub(crate) side: devproxy_namespaces::Side,
+    pub(crate) namespace: devproxy_namespaces::Side,
     pub(crate) raw: Arc<Raw>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) dialler: Dialler,
@@ -151,7 +151,7 @@ impl Server {
         Counters::count(&counters.questions);
         Counters::add(&counters.bytes_out, message.len());
         if self.socket.is_none() {
-            match self.side.pool.datagrams(self.side.side, self.address, None).await {
+            match self.side.pool.datagrams(self.side.namespace, self.address, None).await {
                 Ok(socket) => self.socket = Some(Arc::new(socket)),
                 Err(error) => {
                     tracing::warn!(nameserver = %self.address, %error, "no socket to answer DNS from");

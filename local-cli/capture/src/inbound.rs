@@ -17,14 +17,17 @@ use tokio::{
     net::{TcpStream, UdpSocket},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 pub(crate) use self::delivery::{Delivery, Place};
 use crate::{
     counters::{Counters, Present},
     dial::receive,
-    listeners::Listeners,
+    listeners::{
+        Listeners,
+        diag::{Diag, Progress},
+    },
     pool::Pool,
     ports::PortRules,
     splice::splice,
@@ -35,13 +38,30 @@ pub(crate) const REQUESTS: usize = 4096;
 /// Between two tries while nothing changes: a listener may refuse without going away (a full backlog does not).
 const AGAIN: Duration = Duration::from_millis(100);
 /// An inbound UDP flow without a datagram either way ends.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
+
+/// Looks at a connection in the listener's queue that follow each other at once.
+const QUICK: u32 = 8;
+/// The longest pause between later ones.
+const SLOW: Duration = Duration::from_millis(20);
+/// A change of what listens is seen within this; the table is read every 100 ms.
+const SEEN: Duration = Duration::from_millis(300);
+
+/// How the way to the program ended.
+enum Reached {
+    Program(TcpStream),
+    /// The program reset it before a byte was sent.
+    Reset,
+    /// Nothing listened in time.
+    Nobody,
+}
 
 /// What all inbound flows share.
 pub(crate) struct Inbound {
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) rules: Arc<PortRules>,
     pub(crate) hold: Duration,
+    pub(crate) diag: Arc<Diag>,
     pub(crate) listeners: watch::Receiver<Arc<Listeners>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) counters: Arc<Counters>,
@@ -99,7 +119,8 @@ impl Inbound {
         self.counters.held.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// The connection to the program, once something listens; `None` when the request has been answered otherwise.
+    /// The connection to the program, once something listens and has taken it; `None` when the request has been
+    /// answered otherwise. The program has got no byte before that, so a restart in between costs nothing.
     async fn reach(
         &self,
         request: Request,
@@ -107,17 +128,18 @@ impl Inbound {
         local: SocketAddr,
     ) -> Option<(Request, TcpStream)> {
         let held = Present::new(&self.counters.held);
-        let end = Instant::now() + self.hold;
-        let mut changes = self.listeners.clone();
-        let connected = tokio::select! {
-            stream = self.connect(&mut changes, client, local) => Some(stream),
-            () = sleep_until(end) => None,
+        let reached = tokio::select! {
+            reached = self.attempt(client, local) => reached,
             () = request.cancelled() => return None,
         };
         drop(held);
-        match connected {
-            Some(stream) => Some((request, stream)),
-            None => {
+        match reached {
+            Reached::Program(stream) => Some((request, stream)),
+            Reached::Reset => {
+                request.accept().reset();
+                None
+            }
+            Reached::Nobody => {
                 tracing::debug!(%client, %local, "nothing listened in time");
                 request.refuse(Refusal::Refused);
                 None
@@ -125,17 +147,37 @@ impl Inbound {
         }
     }
 
+    async fn attempt(&self, client: SocketAddr, local: SocketAddr) -> Reached {
+        let mut changes = self.listeners.clone();
+        let port = self.rules.local(Protocol::Tcp, local.port());
+        let mut end = Instant::now() + self.hold;
+        loop {
+            let tried = timeout_at(end, self.connect(&mut changes, client, local)).await;
+            let Ok((stream, before)) = tried else { return Reached::Nobody };
+            if self.taken(&stream).await {
+                return Reached::Program(stream);
+            }
+            // Its listener went with it in the queue, or the program reset it: told apart by what listens after.
+            let same = |now: &Arc<Listeners>| now.on(Protocol::Tcp, port).eq(before.on(Protocol::Tcp, port));
+            if timeout(SEEN, changes.wait_for(|now| !same(now))).await.is_err() {
+                return Reached::Reset;
+            }
+            end = Instant::now() + self.hold;
+        }
+    }
+
+    /// A connection to what listens, and all that listened then.
     async fn connect(
         &self,
         changes: &mut watch::Receiver<Arc<Listeners>>,
         client: SocketAddr,
         local: SocketAddr,
-    ) -> TcpStream {
+    ) -> (TcpStream, Arc<Listeners>) {
         loop {
             let listeners = Arc::clone(&changes.borrow_and_update());
             if let Some(delivery) = self.delivery(&listeners, Protocol::Tcp, client, local) {
                 match self.pool.connect(delivery.side, delivery.from, delivery.to).await {
-                    Ok(stream) => return stream,
+                    Ok(stream) => return (stream, listeners),
                     // The program restarts at this moment, if it is refused.
                     Err(error) => tracing::debug!(%client, to = %delivery.to, %error, "not delivered yet"),
                 }
@@ -143,6 +185,33 @@ impl Inbound {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { std::future::pending().await },
                 () = sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// Waits until the program has accepted the connection; `false` if it ended in the listener's queue. A program
+    /// that stands at a breakpoint accepts late, and its clients wait, as in the pod.
+    async fn taken(&self, stream: &TcpStream) -> bool {
+        let (Ok(program), Ok(client)) = (stream.peer_addr(), stream.local_addr()) else { return false };
+        let mut looks: u32 = 0;
+        loop {
+            match self.diag.progress(program, client) {
+                Ok(Progress::Gone) => return false,
+                Ok(Progress::Accepted) => return true,
+                // Without data it will not go on.
+                Ok(Progress::Beginning) if looks >= QUICK => return true,
+                Ok(Progress::Beginning | Progress::Queued) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "the program's end could not be seen");
+                    return true;
+                }
+            }
+            looks += 1;
+            // A waiting program accepts within some tens of microseconds.
+            if looks <= QUICK {
+                tokio::task::yield_now().await;
+            } else {
+                sleep(SLOW.min(Duration::from_millis(u64::from(looks - QUICK)))).await;
             }
         }
     }

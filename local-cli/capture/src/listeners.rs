@@ -1,6 +1,6 @@
-//! What listens in the shell, seen through a SOCK_DIAG socket of its namespace.
+//! What listens in the shell, seen through a `SOCK_DIAG` socket of its namespace.
 
-mod diag;
+pub(crate) mod diag;
 mod owner;
 
 use std::net::IpAddr;
@@ -67,7 +67,7 @@ impl Listeners {
 
 #[cfg(test)]
 impl Listeners {
-    /// `"tcp 0.0.0.0:80"`, for tests; `*` after the port stands for IPV6_V6ONLY.
+    /// `"tcp 0.0.0.0:80"`, for tests; `*` after the port stands for `IPV6_V6ONLY`.
     pub(crate) fn of(lines: &[&str]) -> Self {
         let one = |line: &&str| {
             let (protocol, address) = line.split_once(' ').unwrap();

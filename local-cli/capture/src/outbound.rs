@@ -119,7 +119,7 @@ impl Outbound {
             match event {
                 Event::Packets(packets) => {
                     for packet in packets {
-                        self.packet(packet);
+                        self.packet(&packet);
                     }
                 }
                 Event::Dialled(syn, outcome) => {
@@ -143,14 +143,14 @@ impl Outbound {
         }
     }
 
-    fn packet(&mut self, packet: HeldPacket) {
+    fn packet(&mut self, packet: &HeldPacket) {
         let Some(syn) = Syn::parse(&packet.bytes) else {
             // The rule queues SYNs only; what we cannot read must not be lost on our account.
-            self.verdict(&packet, Verdict::Accept);
+            self.verdict(packet, Verdict::Accept);
             return;
         };
-        match self.held.arrive(syn, &packet, Instant::now()) {
-            Arrival::Known | Arrival::Full => self.verdict(&packet, Verdict::Drop),
+        match self.held.arrive(syn, packet, Instant::now()) {
+            Arrival::Known | Arrival::Full => self.verdict(packet, Verdict::Drop),
             Arrival::New if self.is_own(syn.target) => self.dialled(&syn, Err(Refusal::Refused)),
             Arrival::New => {
                 let dialler = self.dialler.clone();
@@ -245,3 +245,6 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<Event> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

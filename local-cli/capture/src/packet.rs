@@ -11,7 +11,7 @@ const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
-/// Bytes of the original packet quoted in an ICMPv6 error; the kernel needs the headers only.
+/// Bytes of the original packet quoted in an ICMP error for IPv6; the kernel needs the headers only.
 const QUOTE6: usize = 256;
 
 /// What identifies one connection attempt: a retransmitted SYN has the same, a new one another sequence number.
@@ -66,7 +66,7 @@ impl Unreachable {
         }
     }
 
-    /// Code of ICMPv6 type 1.
+    /// Code of type 1 of ICMP for IPv6.
     fn code6(self) -> u8 {
         match self {
             Self::Network => 0,
@@ -98,7 +98,7 @@ pub(crate) fn reset(syn: &Syn) -> Answer {
     Answer { to: syn.source.ip(), bytes: datagram(TCP, syn.target.ip(), syn.source.ip(), &segment) }
 }
 
-/// ICMP or ICMPv6 error about `original` (a packet with its IP header), as from its destination.
+/// ICMP error, of either family, about `original` (a packet with its IP header), as from its destination.
 pub(crate) fn unreachable(original: &[u8], why: Unreachable) -> Option<Answer> {
     let (source, target, _, segment) = split(original)?;
     let (protocol, kind, code, quote) = match source {

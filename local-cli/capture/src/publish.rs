@@ -5,13 +5,14 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use devproxy_namespaces::Side;
 use devproxy_tunnel::control::Protocol;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{broadcast, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 
@@ -23,6 +24,11 @@ use crate::{
     splice::{Abort as _, splice},
 };
 
+/// Accepted connections that wait to be carried.
+const ACCEPTED: usize = 64;
+/// After a failed accept (out of descriptors).
+const PAUSE: Duration = Duration::from_millis(50);
+
 pub(crate) struct Publisher {
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) listeners: watch::Receiver<Arc<Listeners>>,
@@ -33,13 +39,16 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// Listens on exactly the ports that `wanted` names. Ends with its sender. Dropping it resets all connections.
+    ///
+    /// A connection outlives its port: gdbserver and Java's debug agent stop listening once somebody is attached.
     pub(crate) async fn run(self, mut wanted: watch::Receiver<BTreeSet<u16>>) {
         let publisher = Arc::new(self);
+        let (accepted, mut streams) = mpsc::channel(ACCEPTED);
         let mut ports: BTreeMap<u16, JoinSet<()>> = BTreeMap::new();
+        let mut connections = JoinSet::new();
         let mut told = HashSet::new();
         loop {
             let now = wanted.borrow_and_update().clone();
-            // Connections that are open go with their port: the program has closed it.
             ports.retain(|port, _| now.contains(port));
             for port in now {
                 if ports.contains_key(&port) {
@@ -48,7 +57,7 @@ impl Publisher {
                 match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
                     Ok(listener) => {
                         let mut task = JoinSet::new();
-                        task.spawn(Arc::clone(&publisher).accept(listener, port));
+                        task.spawn(accept(listener, port, accepted.clone()));
                         ports.insert(port, task);
                         publisher.tell(Notice::Published { port });
                     }
@@ -59,8 +68,18 @@ impl Publisher {
                     }
                 }
             }
-            if wanted.changed().await.is_err() {
-                return;
+            loop {
+                tokio::select! {
+                    changed = wanted.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    Some((stream, port)) = streams.recv() => {
+                        let publisher = Arc::clone(&publisher);
+                        connections.spawn(async move { publisher.carry(stream, port).await });
+                    }
+                    Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                }
             }
         }
     }
@@ -69,25 +88,6 @@ impl Publisher {
         // Nobody may be listening; the log has it anyway.
         tracing::info!("{notice}");
         let _ = self.notices.send(notice);
-    }
-
-    async fn accept(self: Arc<Self>, listener: TcpListener, port: u16) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        let publisher = Arc::clone(&self);
-                        connections.spawn(async move { publisher.carry(stream, port).await });
-                    }
-                    Err(error) => {
-                        tracing::debug!(port, %error, "accept failed");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    }
-                },
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            }
-        }
     }
 
     async fn carry(&self, stream: TcpStream, port: u16) {
@@ -119,5 +119,21 @@ impl Publisher {
             .find(|address| listeners.on(Protocol::Tcp, port).any(|listener| listener.takes(*address)))
             .ok_or(io::ErrorKind::ConnectionRefused)?;
         self.pool.connect(Side::Shell, None, SocketAddr::new(to, port)).await
+    }
+}
+
+async fn accept(listener: TcpListener, port: u16, accepted: mpsc::Sender<(TcpStream, u16)>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if accepted.send((stream, port)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(port, %error, "accept failed");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }

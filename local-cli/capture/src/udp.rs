@@ -36,7 +36,7 @@ use crate::{
 /// Flows at once and side; a datagram beyond is dropped, as UDP may.
 const FLOWS: usize = 4096;
 /// A flow without a datagram either way ends.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Datagrams that wait while a flow is being opened.
 const WAITING: usize = 64;
 const DNS_PORT: u16 = 53;
@@ -125,7 +125,7 @@ impl Udp {
                 NameServer::new(
                     target,
                     DnsSide {
-                        side: shared.side,
+                        namespace: shared.side,
                         raw: Arc::clone(&shared.raw),
                         pool: Arc::clone(&shared.pool),
                         dialler: shared.dialler.clone(),

@@ -4,7 +4,10 @@ use std::{
     env,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    sync::Barrier,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -25,6 +28,7 @@ fn main() {
         ["datagram", length, target] => datagram(length, target),
         ["datagrams", count, target] => datagrams(count, target),
         ["serve", address] => serve(address),
+        ["stall", address] => stall(address),
         ["serve-datagrams", address] => serve_datagrams(address),
         _ => Err(io::Error::other("this program is only started by devproxy's tests")),
     };
@@ -53,10 +57,11 @@ fn connect(target: &str) -> io::Result<TcpStream> {
 
 /// Prints the peer and all that it says.
 fn hear(mut stream: TcpStream) -> io::Result<()> {
-    let peer = stream.peer_addr()?;
+    // Of a connection that was reset meanwhile nothing is known but the reset, which reading tells.
+    let peer = stream.peer_addr();
     let mut said = String::new();
     stream.read_to_string(&mut said)?;
-    println!("peer {peer} said {said}");
+    println!("peer {} said {said}", peer?);
     Ok(())
 }
 
@@ -182,20 +187,46 @@ fn datagrams(count: &str, target: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells every client whom it sees, then echoes, until standard input ends.
+/// Tells every client whom it sees, then echoes, until standard input ends. Then it stops listening and serves to
+/// the end those that it has accepted, as a server does on SIGTERM.
 fn serve(address: &str) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
     println!("listening {}", listener.local_addr()?);
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || -> io::Result<()> {
-                writeln!(stream, "{} sees {}", stream.local_addr()?, stream.peer_addr()?)?;
-                io::copy(&mut stream.try_clone()?, &mut stream)?;
-                stream.shutdown(Shutdown::Write)
-            });
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&ended);
+    let serving = thread::spawn(move || -> Vec<thread::JoinHandle<io::Result<()>>> {
+        let mut clients = Vec::new();
+        while !end.load(Ordering::Relaxed) {
+            match listener.accept() {
+                Ok((stream, _)) => clients.push(thread::spawn(move || answer(stream))),
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
         }
+        clients
     });
-    io::stdin().read_to_end(&mut Vec::new()).map(drop)
+    io::stdin().read_to_end(&mut Vec::new())?;
+    ended.store(true, Ordering::Relaxed);
+    for client in serving.join().unwrap_or_default() {
+        let _ = client.join();
+    }
+    Ok(())
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(LIMIT))?;
+    writeln!(stream, "{} sees {}", stream.local_addr()?, stream.peer_addr()?)?;
+    io::copy(&mut stream.try_clone()?, &mut stream)?;
+    stream.shutdown(Shutdown::Write)
+}
+
+/// Listens and accepts nobody, as a program at a breakpoint.
+fn stall(address: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    println!("listening {}", listener.local_addr()?);
+    io::stdin().read_to_end(&mut Vec::new())?;
+    drop(listener);
+    Ok(())
 }
 
 fn serve_datagrams(address: &str) -> io::Result<()> {

@@ -99,6 +99,7 @@ mod tests {
             .map(|found| (found.side, found.from.map(|from| from.to_string()), found.to.to_string()))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with an Option")]
     fn expected(side: Side, from: &str, to: &str) -> Option<(Side, Option<String>, String)> {
         Some((side, (!from.is_empty()).then(|| from.to_owned()), to.to_owned()))
     }

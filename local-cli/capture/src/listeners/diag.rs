@@ -1,59 +1,80 @@
-//! The SOCK_DIAG dump (`linux/inet_diag.h`). Filtered by state in the kernel: 0.04 ms with 10,000 connections.
+//! The `SOCK_DIAG` dump (`linux/inet_diag.h`). Filtered by state in the kernel: 0.04 ms with 10,000 connections.
 
 use std::{
     collections::HashSet,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::OwnedFd,
-    time::Duration,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use devproxy_tunnel::control::Protocol;
-use tokio::time::timeout;
+use nix::{
+    libc::ENOENT,
+    sys::socket::{MsgFlags, recv, send},
+};
 
 use super::{Listener, Listeners};
-use crate::netlink::{Netlink, attribute, message};
+use crate::netlink::{attribute, message};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const REQUEST: u16 = 1;
 const REQUEST_DUMP: u16 = 0x301;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_SYN_RECV: u8 = 3;
 const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const DIAG_MESSAGE: usize = 72;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-/// The kernel answers within the request's own system call.
-const LIMIT: Duration = Duration::from_secs(5);
 
+/// The socket and what is read from it. The kernel answers within the request's own system call, so nothing waits.
 pub(crate) struct Diag {
-    socket: Netlink,
     /// Inodes of our own sockets in that namespace.
     own: HashSet<u32>,
+    channel: Mutex<Channel>,
+}
+
+struct Channel {
+    socket: OwnedFd,
     buffer: Vec<u8>,
     sequence: u32,
 }
 
+/// How far a connection has come at the end of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The handshake is not complete there: the last segment is on its way, or the listener defers it until data
+    /// come (`TCP_DEFER_ACCEPT`), or its queue is full.
+    Beginning,
+    /// In the listener's queue: the program has not seen it.
+    Queued,
+    /// The program has it, or had it.
+    Accepted,
+    /// There is no such connection any more.
+    Gone,
+}
+
 impl Diag {
-    pub(crate) fn new(socket: OwnedFd, own: HashSet<u32>) -> io::Result<Self> {
-        let socket = Netlink::new(socket)?;
-        Ok(Self { socket, own, buffer: vec![0; 32 << 10], sequence: 0 })
+    pub(crate) fn new(socket: OwnedFd, own: HashSet<u32>) -> Self {
+        Self { own, channel: Mutex::new(Channel { socket, buffer: vec![0; 32 << 10], sequence: 0 }) }
     }
 
-    /// What listens now. After a cancelled call the rest of its answer is skipped by the next one.
-    pub(crate) async fn listeners(&mut self) -> io::Result<Listeners> {
+    /// What listens now.
+    pub(crate) fn listeners(&self) -> io::Result<Listeners> {
+        let mut channel = self.channel();
         let mut all = Vec::new();
         for family in [AF_INET, AF_INET6] {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                self.sequence = self.sequence.wrapping_add(1);
-                let request = request(family, protocol, self.sequence);
-                self.socket.send(&request)?;
-                match timeout(LIMIT, self.dump(protocol, &mut all)).await {
+                match channel.dump(family, protocol, &mut all) {
                     // A kernel without IPv6 or without udp_diag: nothing of that kind is seen.
-                    Ok(Err(error)) if error.raw_os_error() == Some(nix::libc::ENOENT) => {}
-                    Ok(outcome) => outcome?,
-                    Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                    Err(error) if error.raw_os_error() == Some(ENOENT) => {}
+                    outcome => outcome?,
                 }
             }
         }
@@ -61,52 +82,144 @@ impl Diag {
         Ok(Listeners::new(all))
     }
 
-    async fn dump(&mut self, protocol: Protocol, into: &mut Vec<Listener>) -> io::Result<()> {
+    /// Looks at the program's end of a connection between `program` and `client`.
+    pub(crate) fn progress(&self, program: SocketAddr, client: SocketAddr) -> io::Result<Progress> {
+        self.channel().progress(program, client)
+    }
+
+    fn channel(&self) -> MutexGuard<'_, Channel> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Channel {
+    fn dump(&mut self, family: u8, protocol: Protocol, into: &mut Vec<Listener>) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&dump_request(family, protocol, self.sequence))?;
         loop {
-            self.socket.readable().await?;
-            let length = match self.socket.try_recv(&mut self.buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                read => read?,
-            };
+            let length = self.recv()?;
             if parse(&self.buffer[..length], self.sequence, protocol, into)? {
                 return Ok(());
             }
         }
     }
+
+    fn progress(&mut self, program: SocketAddr, client: SocketAddr) -> io::Result<Progress> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(&exact_request(program, client, self.sequence))?;
+        loop {
+            let length = self.recv()?;
+            match exact(&self.buffer[..length], self.sequence) {
+                Some(Err(error)) if error.raw_os_error() == Some(ENOENT) => return Ok(Progress::Gone),
+                Some(answer) => return answer,
+                // The rest of an earlier request that failed.
+                None => {}
+            }
+        }
+    }
+
+    fn send(&self, request: &[u8]) -> io::Result<()> {
+        send(self.socket.as_raw_fd(), request, MsgFlags::MSG_DONTWAIT)?;
+        Ok(())
+    }
+
+    fn recv(&mut self) -> io::Result<usize> {
+        Ok(recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)?)
+    }
 }
 
-fn request(family: u8, protocol: Protocol, sequence: u32) -> Vec<u8> {
+fn dump_request(family: u8, protocol: Protocol, sequence: u32) -> Vec<u8> {
     let (number, state) = match protocol {
-        Protocol::Tcp => (6, TCP_LISTEN),
+        Protocol::Tcp => (TCP, TCP_LISTEN),
         // A UDP socket that is bound but not connected.
-        Protocol::Udp => (17, TCP_CLOSE),
+        Protocol::Udp => (UDP, TCP_CLOSE),
     };
+    request(REQUEST_DUMP, sequence, [family, number], 1 << state, &[0; 48])
+}
+
+fn exact_request(program: SocketAddr, client: SocketAddr, sequence: u32) -> Vec<u8> {
+    let mut id = Vec::with_capacity(48);
+    id.extend(program.port().to_be_bytes());
+    id.extend(client.port().to_be_bytes());
+    for address in [program.ip(), client.ip()] {
+        match address {
+            IpAddr::V4(v4) => {
+                id.extend(v4.octets());
+                id.extend([0; 12]);
+            }
+            IpAddr::V6(v6) => id.extend(v6.octets()),
+        }
+    }
+    id.extend([0; 4]);
+    // No cookie: whichever socket it is.
+    id.extend([0xff; 8]);
+    let family = if program.is_ipv4() { AF_INET } else { AF_INET6 };
+    request(REQUEST, sequence, [family, TCP], u32::MAX, &id)
+}
+
+fn request(flags: u16, sequence: u32, family_and_protocol: [u8; 2], states: u32, id: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(DIAG_MESSAGE);
     bytes.extend(72_u32.to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend(REQUEST_DUMP.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend([0; 4]);
-    bytes.extend([family, number, 0, 0]);
-    bytes.extend((1_u32 << state).to_ne_bytes());
-    bytes.extend([0; 48]);
+    bytes.extend(family_and_protocol);
+    bytes.extend([0, 0]);
+    bytes.extend(states.to_ne_bytes());
+    bytes.extend_from_slice(id);
     bytes
+}
+
+/// The answer to an exact request; `None` if it is not in these bytes.
+fn exact(mut bytes: &[u8], sequence: u32) -> Option<io::Result<Progress>> {
+    while let Some((kind, body, rest)) = message(bytes) {
+        let ours = number(bytes, 8) == Some(sequence);
+        bytes = rest;
+        match kind {
+            NLMSG_ERROR if ours => {
+                return Some(Err(error(body).unwrap_or_else(|| io::ErrorKind::InvalidData.into())));
+            }
+            SOCK_DIAG_BY_FAMILY if ours => {
+                let state = *body.get(1)?;
+                return Some(Ok(match (state, number(body, 68)?) {
+                    // The lookup falls back to the listener.
+                    (TCP_LISTEN, _) => Progress::Gone,
+                    (TCP_SYN_RECV, _) => Progress::Beginning,
+                    // A socket gets its inode from accept.
+                    (TCP_ESTABLISHED, 0) => Progress::Queued,
+                    _ => Progress::Accepted,
+                }));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// The error in an `NLMSG_ERROR`; none in an acknowledgement.
+fn error(body: &[u8]) -> Option<io::Error> {
+    let code = number(body, 0)?.cast_signed();
+    (code != 0).then(|| io::Error::from_raw_os_error(code.wrapping_neg()))
 }
 
 /// Reads one datagram of the dump `sequence`; `true` at its end.
 fn parse(mut bytes: &[u8], sequence: u32, protocol: Protocol, into: &mut Vec<Listener>) -> io::Result<bool> {
     while let Some((kind, body, rest)) = message(bytes) {
-        let of = bytes.get(8..12).and_then(|number| number.try_into().ok()).map(u32::from_ne_bytes);
+        let ours = number(bytes, 8) == Some(sequence);
         bytes = rest;
-        if of != Some(sequence) {
+        if !ours {
             continue;
         }
         match kind {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
-                let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-                if code != 0 {
-                    return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
+                if let Some(error) = error(body) {
+                    return Err(error);
                 }
             }
             SOCK_DIAG_BY_FAMILY => into.extend(listener(body, protocol)),
@@ -118,7 +231,6 @@ fn parse(mut bytes: &[u8], sequence: u32, protocol: Protocol, into: &mut Vec<Lis
 
 fn listener(body: &[u8], protocol: Protocol) -> Option<Listener> {
     let fixed = body.get(..DIAG_MESSAGE)?;
-    let word = |at: usize| fixed.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let address: IpAddr = match fixed[0] {
         AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(&fixed[8..12]).ok()?).into(),
         AF_INET6 => Ipv6Addr::from(<[u8; 16]>::try_from(&fixed[8..24]).ok()?).to_canonical(),
@@ -137,8 +249,8 @@ fn listener(body: &[u8], protocol: Protocol) -> Option<Listener> {
         port: u16::from_be_bytes([fixed[4], fixed[5]]),
         address,
         only_v6,
-        inode: word(68)?,
-        uid: word(64)?,
+        inode: number(fixed, 68)?,
+        uid: number(fixed, 64)?,
     })
 }
 
@@ -147,6 +259,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+    fn open() -> OwnedFd {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag).unwrap()
+    }
+
+    #[test]
+    fn a_queued_connection_is_told_from_an_accepted_one() {
+        use std::net::{TcpListener, TcpStream};
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let diag = Diag::new(open(), HashSet::new());
+            let listener = TcpListener::bind(address).unwrap();
+            let program = listener.local_addr().unwrap();
+            let connection = TcpStream::connect(program).unwrap();
+            let client = connection.local_addr().unwrap();
+            assert_eq!(diag.progress(program, client).unwrap(), Progress::Queued);
+            let accepted = listener.accept().unwrap();
+            assert_eq!(diag.progress(program, client).unwrap(), Progress::Accepted);
+            drop(accepted);
+            let next = TcpStream::connect(program).unwrap();
+            drop(listener);
+            assert_eq!(diag.progress(program, next.local_addr().unwrap()).unwrap(), Progress::Gone);
+            assert_eq!(diag.listeners().unwrap().on(Protocol::Tcp, program.port()).count(), 0);
+        }
+    }
 
     #[test]
     fn a_dump_is_read_to_its_end() {
@@ -179,21 +317,16 @@ mod tests {
         assert!(parse(&bytes, 9, Protocol::Tcp, &mut found).unwrap());
     }
 
-    #[tokio::test]
-    async fn the_kernel_answers() {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+    #[test]
+    fn the_kernel_answers() {
         let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listening.local_addr().unwrap().port();
         let inode = u32::try_from(nix::sys::stat::fstat(&listening).unwrap().st_ino).unwrap();
-        let open = || {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag).unwrap()
-        };
-        let seen = Diag::new(open(), HashSet::new()).unwrap().listeners().await.unwrap();
+        let seen = Diag::new(open(), HashSet::new()).listeners().unwrap();
         let found: Vec<_> = seen.on(Protocol::Tcp, port).collect();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].inode, found[0].address), (inode, Ipv4Addr::LOCALHOST.into()));
-        let seen = Diag::new(open(), HashSet::from([inode])).unwrap().listeners().await.unwrap();
+        let seen = Diag::new(open(), HashSet::from([inode])).listeners().unwrap();
         assert_eq!(seen.on(Protocol::Tcp, port).count(), 0, "our own sockets are left out");
     }
 
@@ -202,6 +335,7 @@ mod tests {
         fn hostile_bytes_neither_panic_nor_hang(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse(&bytes, 1, Protocol::Tcp, &mut Vec::new());
             let _ = listener(&bytes, Protocol::Udp);
+            let _ = exact(&bytes, 1);
         }
     }
 }

@@ -75,25 +75,20 @@ pub(crate) fn settings() -> CaptureSettings {
 
 impl Session {
     pub(crate) fn start() -> Self {
-        Self::with(settings(), true)
+        Self::with(settings())
     }
 
-    /// `queue`: whether SYNs can be held, as on every kernel with NFQUEUE.
-    pub(crate) fn with(settings: CaptureSettings, queue: bool) -> Self {
+    pub(crate) fn with(settings: CaptureSettings) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut tasks = JoinSet::new();
         let addresses: Vec<IpAddr> = settings.addresses.clone();
         let spec = Spec { hostname: "cart-7f2".to_owned(), addresses, mtu: 1450 };
         let (pair, capture, namespaces) = runtime.block_on(async {
-            let (namespaces, mut sockets) = match Namespaces::create(&helper(), &spec).await {
+            let (namespaces, sockets) = match Namespaces::create(&helper(), &spec).await {
                 Ok(made) => made,
                 Err(error) => panic!("{error}; hint: {:?}", error.hint()),
             };
-            if !queue {
-                sockets.gateway.queue = None;
-                sockets.shell.queue = None;
-            }
             let namespaces = Arc::new(namespaces);
             let (pair, mut incoming) = pair().await;
             let (capture, driver) =

@@ -1,6 +1,14 @@
 //! What clients of the cluster see.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use devproxy_capture::{CaptureSettings, PortRules};
@@ -89,7 +97,7 @@ fn the_pod_itself_is_a_client_like_another() {
 fn a_mapped_port_is_served_by_the_programs_own() {
     as_user("inbound::a_mapped_port_is_served_by_the_programs_own", || {
         let ports = PortRules { mappings: vec!["80:3000".parse().unwrap()], ..PortRules::default() };
-        let session = Session::with(CaptureSettings { ports, ..settings() }, true);
+        let session = Session::with(CaptureSettings { ports, ..settings() });
         let _program = session.keep(&["serve", "0.0.0.0:3000"]);
         let heard = hear(&session, inbound(CLIENT4, 80)).unwrap();
         assert_eq!(heard, format!("{POD4}:3000 sees {CLIENT4}\nhello"));
@@ -138,9 +146,79 @@ fn connections_wait_for_a_listener() {
 }
 
 #[test]
+fn a_program_that_restarts_loses_nobody_in_its_queue() {
+    as_user("inbound::a_program_that_restarts_loses_nobody_in_its_queue", || {
+        let session = Session::start();
+        let stuck = session.keep(&["stall", "0.0.0.0:8080"]);
+        let mut clients = JoinSet::new();
+        for n in 0..50_u16 {
+            let agent = session.pair.agent.clone();
+            let client = format!("10.244.0.77:{}", 42_000 + n);
+            clients.spawn_on(
+                async move { converse(agent.open(inbound(&client, 8080)).await).await },
+                session.runtime.handle(),
+            );
+        }
+        let mut listeners = session.capture.listeners();
+        session.wait(async {
+            while session.capture.counters().held.load(Ordering::Relaxed) < 50 {
+                tokio::task::yield_now().await;
+            }
+            listeners.wait_for(|all| all.on(Protocol::Tcp, 8080).next().is_some()).await.map(drop).unwrap();
+        });
+        drop(stuck);
+        let _program = session.keep(&["serve", "0.0.0.0:8080"]);
+        session.wait(async {
+            while let Some(one) = clients.join_next().await {
+                assert!(one.unwrap().unwrap().contains("sees"));
+            }
+        });
+    });
+}
+
+#[test]
+fn restarts_under_load_lose_no_connection() {
+    as_user("inbound::restarts_under_load_lose_no_connection", || {
+        let session = Session::start();
+        let mut program = session.keep(&["serve", "0.0.0.0:8080"]);
+        let mut clients = JoinSet::new();
+        let served = Arc::new(AtomicUsize::new(0));
+        for worker in 0..8_u16 {
+            let (agent, served) = (session.pair.agent.clone(), Arc::clone(&served));
+            clients.spawn_on(
+                async move {
+                    for n in 0..100_u16 {
+                        let client = format!("10.244.0.77:{}", 20_000 + worker * 100 + n);
+                        let heard = converse(agent.open(inbound(&client, 8080)).await).await.unwrap();
+                        assert_eq!(heard, format!("{POD4}:8080 sees {client}\nhello"));
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                },
+                session.runtime.handle(),
+            );
+        }
+        for restart in 1..=3 {
+            session.wait(async {
+                while served.load(Ordering::Relaxed) < restart * 150 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            drop(program);
+            program = session.keep(&["serve", "0.0.0.0:8080"]);
+        }
+        session.wait(async {
+            while let Some(worker) = clients.join_next().await {
+                worker.unwrap();
+            }
+        });
+        assert_eq!(served.load(Ordering::Relaxed), 800);
+    });
+}
+
+#[test]
 fn a_connection_that_waited_too_long_is_refused() {
     as_user("inbound::a_connection_that_waited_too_long_is_refused", || {
-        let session = Session::with(CaptureSettings { hold: Duration::from_millis(300), ..settings() }, true);
+        let session = Session::with(CaptureSettings { hold: Duration::from_millis(300), ..settings() });
         assert_eq!(hear(&session, inbound(CLIENT4, 8080)), Err(Refusal::Refused));
         assert_eq!(session.capture.counters().held.load(Ordering::Relaxed), 0);
     });
@@ -191,7 +269,7 @@ fn ports_follow_what_listens() {
         let inode = listeners.on(Protocol::Tcp, 50_051).next().unwrap().inode;
         assert!(devproxy_capture::listeners::owner(inode).unwrap().is_some());
         drop(program);
-        session.wait(async { ports.wait_for(|open| open.is_empty()).await.map(drop) }).unwrap();
+        session.wait(async { ports.wait_for(BTreeSet::is_empty).await.map(drop) }).unwrap();
         let mut notices = session.capture.notices();
         let _near = session.keep(&["serve", "127.0.0.1:26061"]);
         session.wait(async { ports.wait_for(|open| *open == [near].into()).await.map(drop) }).unwrap();

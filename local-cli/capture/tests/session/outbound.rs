@@ -127,20 +127,10 @@ fn a_long_copy_is_exact() {
 }
 
 #[test]
-fn without_a_queue_a_refusal_is_a_reset() {
-    as_user("outbound::without_a_queue_a_refusal_is_a_reset", || {
-        let session = Session::with(settings(), false);
-        // The rules still queue and nothing reads it: only a kernel without NFQUEUE has no such rule. Nothing to see
-        // here but that the session starts and ends.
-        assert_eq!(session.capture.counters().outbound.load(Ordering::Relaxed), 0);
-    });
-}
-
-#[test]
 fn listed_networks_leave_by_the_laptop() {
     as_user("outbound::listed_networks_leave_by_the_laptop", || {
         let local = LocalRoutes::parse(["127.0.0.9/32"]).unwrap();
-        let session = Session::with(devproxy_capture::CaptureSettings { local, ..settings() }, true);
+        let session = Session::with(devproxy_capture::CaptureSettings { local, ..settings() });
         let laptop = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
         let target = laptop.local_addr().unwrap();
         let serving = std::thread::spawn(move || {
