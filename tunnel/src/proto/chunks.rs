@@ -2,8 +2,29 @@
 
 use std::collections::VecDeque;
 
-/// Largest chunk made for small pushes; each is one allocation that the allocator keeps hot.
+/// Size of the chunks of a busy queue.
 const CHUNK: usize = 16 << 10;
+
+/// Spare chunks kept, 1 MiB.
+const SPARE: usize = 64;
+
+/// Chunks between two uses. An allocator that gives memory back to the kernel at once (musl's, and glibc's at the
+/// top of its heap) would pay with a page fault for each 4 KiB that passes.
+#[derive(Debug, Default)]
+pub struct Pool(Vec<Vec<u8>>);
+
+impl Pool {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    }
+
+    fn give(&mut self, mut chunk: Vec<u8>) {
+        if chunk.capacity() == CHUNK && self.0.len() < SPARE {
+            chunk.clear();
+            self.0.push(chunk);
+        }
+    }
+}
 
 /// Bytes in order. Small pushes share a chunk, so that a peer sending single bytes cannot make each cost an allocation.
 #[derive(Debug, Default)]
@@ -26,28 +47,27 @@ impl Chunks {
     }
 
     /// Appends a copy of `bytes`.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let queued = self.len;
-        self.len += bytes.len();
-        if let Some(last) = self.pieces.back_mut() {
-            let room = last.capacity() - last.len();
-            let (fits, rest) = bytes.split_at(room.min(bytes.len()));
+    pub fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
+        while !bytes.is_empty() {
+            let last = match self.pieces.back_mut() {
+                Some(last) if last.len() < last.capacity() => last,
+                _ => {
+                    // Doubles up to CHUNK: an idle flow with one small message pays for little more than the message.
+                    let small = bytes.len().max(self.len);
+                    let chunk = if small < CHUNK { Vec::with_capacity(small) } else { pool.take() };
+                    self.pieces.push_back(chunk);
+                    continue;
+                }
+            };
+            let (fits, rest) = bytes.split_at(bytes.len().min(last.capacity() - last.len()));
             last.extend_from_slice(fits);
+            self.len += fits.len();
             bytes = rest;
-        }
-        if !bytes.is_empty() {
-            // Doubles up to CHUNK: an idle flow with one small message pays for little more than the message.
-            let mut chunk = Vec::with_capacity(bytes.len().max(queued.min(CHUNK)));
-            chunk.extend_from_slice(bytes);
-            self.pieces.push_back(chunk);
         }
     }
 
     /// Takes up to `most` bytes, handing each contiguous piece to `sink`. Returns how many were taken.
-    pub fn take(&mut self, most: usize, mut sink: impl FnMut(&[u8])) -> usize {
+    pub fn take(&mut self, most: usize, mut sink: impl FnMut(&[u8]), pool: &mut Pool) -> usize {
         let mut left = most;
         while left > 0 {
             let Some(first) = self.pieces.front() else { break };
@@ -55,8 +75,10 @@ impl Chunks {
             sink(&first[self.head..end]);
             left -= end - self.head;
             if end == first.len() {
-                self.pieces.pop_front();
                 self.head = 0;
+                if let Some(chunk) = self.pieces.pop_front() {
+                    pool.give(chunk);
+                }
             } else {
                 self.head = end;
             }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    chunks::Pool,
     flow::{Flow, Phase},
     frame::{FlowId, FrameError, ResetCode},
     lane::{Control, Lane, LaneId},
@@ -114,6 +115,7 @@ pub struct Connection {
     life: Life,
     end_waiters: Waiters,
     driver: Option<Waker>,
+    pool: Pool,
 }
 
 impl Connection {
@@ -138,6 +140,7 @@ impl Connection {
             life: Life::Open,
             end_waiters: Waiters::default(),
             driver: None,
+            pool: Pool::default(),
         }
     }
 

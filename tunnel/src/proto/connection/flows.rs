@@ -46,7 +46,7 @@ impl Connection {
             flow.readers.register(waker);
             return Poll::Pending;
         }
-        let taken = stream.unread.take(most, sink);
+        let taken = stream.unread.take(most, sink, &mut self.pool);
         let lane = &mut self.lanes[flow.lane];
         let allowance = self.limits.total_window.saturating_sub(self.promised);
         let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
@@ -93,7 +93,7 @@ impl Connection {
             flow.writers.register(waker);
             return Poll::Pending;
         }
-        stream.unsent.push(&bytes[..room]);
+        stream.unsent.push(&bytes[..room], &mut self.pool);
         self.unsent += room;
         self.schedule(id);
         Poll::Ready(Ok(room))

@@ -191,9 +191,10 @@ impl Connection {
         }
         let length = u32::try_from(bytes.len()).map_err(|_| ProtocolError::Overrun(id.0))?;
         stream.window.receive(length, now).map_err(|_| ProtocolError::Overrun(id.0))?;
-        if !flow.orphan {
-            stream.unread.push(bytes);
-            flow.readers.wake();
+        if let Some(Flow { body: Body::Stream(stream), orphan: false, readers, .. }) = self.flows.get_mut(&id)
+        {
+            stream.unread.push(bytes, &mut self.pool);
+            readers.wake();
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Connection;
 use crate::proto::{
+    chunks::Pool,
     flow::{Body, Fin, Flow, Phase, Place},
     frame::{self, FlowId, Frame, MAX_META, ResetCode},
     lane::{Control, LaneId},
@@ -120,7 +121,7 @@ impl Connection {
                 flow.deficit += QUANTUM;
             }
             let before = flow.unsent();
-            let turn = take_turn(id, flow, out, end);
+            let turn = take_turn(id, flow, out, end, &mut self.pool);
             self.unsent -= before - flow.unsent();
             if flow.unsent() <= self.limits.send_queue / 2 {
                 flow.writers.wake();
@@ -156,7 +157,7 @@ impl Connection {
     }
 }
 
-fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize) -> Turn {
+fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize, pool: &mut Pool) -> Turn {
     let room = |out: &Vec<u8>| (end - out.len()).saturating_sub(frame::HEADER);
     if !flow.can_send() {
         return Turn::Idle;
@@ -175,7 +176,7 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize) -> Turn
             }
             if fits > 0 {
                 frame::put_data_header(out, id, fits);
-                stream.unsent.take(fits, |bytes| out.extend_from_slice(bytes));
+                stream.unsent.take(fits, |bytes| out.extend_from_slice(bytes), pool);
                 stream.credit -= fits as u64;
                 flow.deficit -= cost(fits);
             }
