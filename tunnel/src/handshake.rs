@@ -16,7 +16,8 @@ pub const VERSION: u16 = 1;
 pub const MAX_MESSAGE: usize = 512;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
-const PROLOGUE: &[u8] = b"devproxy tunnel 1";
+/// The same for all versions, so that a difference is told as such and not as a wrong key.
+const PROLOGUE: &[u8] = b"devproxy tunnel";
 
 /// What each end says of itself, encrypted under the session key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

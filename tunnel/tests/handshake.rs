@@ -2,7 +2,7 @@
 
 use devproxy_tunnel::{
     SessionKey, TunnelId,
-    handshake::{HandshakeError, Initiator, MAX_MESSAGE, Responder, VERSION},
+    handshake::{Greeting, HandshakeError, Initiator, MAX_MESSAGE, Responder, VERSION},
 };
 
 fn key(byte: u8) -> SessionKey {
@@ -56,4 +56,28 @@ fn messages_of_any_other_length_are_errors() {
         laptop.hello().unwrap();
         assert!(laptop.finish(&vec![7; length]).is_err());
     }
+}
+
+#[test]
+fn another_version_is_named_and_unknown_capabilities_are_ignored() {
+    let hello = |greeting: Greeting| {
+        let mut noise = snow::Builder::new("Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap())
+            .prologue(b"devproxy tunnel")
+            .and_then(|builder| builder.psk(0, &[1; SessionKey::LEN]))
+            .and_then(snow::Builder::build_initiator)
+            .unwrap();
+        let mut payload = postcard::to_stdvec(&greeting).unwrap();
+        // A newer peer may say more.
+        payload.extend_from_slice(b"more");
+        let mut message = vec![0; MAX_MESSAGE];
+        let length = noise.write_message(&payload, &mut message).unwrap();
+        message.truncate(length);
+        message
+    };
+    let newer = Greeting { version: VERSION + 1, capabilities: 0, tunnel: 1, lane: 0 };
+    let refused = Responder::new(&key(1)).unwrap().answer(&hello(newer));
+    assert!(matches!(refused, Err(HandshakeError::Version(version)) if version == VERSION + 1));
+    let capable = Greeting { version: VERSION, capabilities: u64::MAX, ..newer };
+    let (_, heard, _) = Responder::new(&key(1)).unwrap().answer(&hello(capable)).unwrap();
+    assert_eq!(heard.tunnel, 1);
 }
