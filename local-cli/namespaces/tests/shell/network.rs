@@ -210,9 +210,12 @@ fn without_an_ipv6_address_the_network_is_unreachable_but_loopback_is_not() {
 fn the_laptops_network_stays_as_it_is() {
     as_user("network::the_laptops_network_stays_as_it_is", || {
         let state = || {
-            let mut links: Vec<_> =
-                fs::read_dir("/sys/class/net").unwrap().map(|e| e.unwrap().file_name()).collect();
-            links.sort();
+            let devices = fs::read_to_string("/proc/net/dev").unwrap();
+            let links: Vec<_> = devices
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, _)| name.to_owned())
+                .collect();
             let read = |path: &str| fs::read(path).unwrap_or_default();
             let files = [
                 "/proc/net/route",
