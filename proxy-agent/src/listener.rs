@@ -40,16 +40,14 @@ fn bind(scope: Scope, port: u16, kind: Type, protocol: Protocol) -> io::Result<V
     let bind = |address: IpAddr| bind_one(SocketAddr::new(address, port), kind, protocol);
     match scope {
         Scope::Pod => match bind(Ipv6Addr::UNSPECIFIED.into()) {
-            Err(e) if without_ipv6(&e) => Ok(vec![bind(Ipv4Addr::UNSPECIFIED.into())?]),
+            Err(e) if is_absent(&e) => Ok(vec![bind(Ipv4Addr::UNSPECIFIED.into())?]),
             socket => Ok(vec![socket?]),
         },
-        Scope::Loopback => {
-            let first = bind(Ipv4Addr::LOCALHOST.into())?;
-            match bind(Ipv6Addr::LOCALHOST.into()) {
-                Err(e) if without_ipv6(&e) => Ok(vec![first]),
-                second => Ok(vec![first, second?]),
-            }
-        }
+        Scope::Loopback => match (bind(Ipv4Addr::LOCALHOST.into()), bind(Ipv6Addr::LOCALHOST.into())) {
+            (v4, Err(e)) if is_absent(&e) => Ok(vec![v4?]),
+            (Err(e), v6) if is_absent(&e) => Ok(vec![v6?]),
+            (v4, v6) => Ok(vec![v4?, v6?]),
+        },
     }
 }
 
@@ -66,8 +64,9 @@ fn bind_one(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<S
     Ok(socket)
 }
 
-/// `ipv6.disable=1` knows no such family; `net.ipv6.conf.all.disable_ipv6=1` has no such address.
-fn without_ipv6(error: &io::Error) -> bool {
+/// The pod has not this family: `ipv6.disable=1` knows no such family, `net.ipv6.conf.all.disable_ipv6=1` no such
+/// address.
+fn is_absent(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EPROTONOSUPPORT))
