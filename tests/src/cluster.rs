@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::host::program::find;
 use crate::images::Image;
 use crate::kubectl::Kubectl;
-use crate::node::{Node, Programs};
+use crate::node::{Node, Place, Programs};
 
 /// A cluster to test on.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub enum Cluster {
 impl Cluster {
     /// The user's cluster if `KUBECONFIG` is set to anything but our own node, else our node, brought up if need be.
     pub fn get() -> Result<Self> {
-        let own = PathBuf::from(crate::node::STATE).join("admin.kubeconfig");
+        let own = Place::First.state().join("admin.kubeconfig");
         match std::env::var_os("KUBECONFIG").filter(|named| !named.is_empty()).map(PathBuf::from) {
             Some(named) if named != own => Self::named(named, std::env::var("DEVPROXY_TEST_CONTEXT").ok()),
             _ => Ok(Self::Node(Node::up()?)),

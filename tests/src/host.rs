@@ -2,6 +2,7 @@
 //!
 //! All of it needs root; the product under test never does.
 
+pub mod lock;
 pub mod namespace;
 pub mod packages;
 pub mod process;

@@ -9,26 +9,27 @@ mod containerd;
 mod leftovers;
 mod network;
 mod pki;
+mod place;
 mod programs;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 pub use components::Component;
-pub use network::Addresses;
+pub use network::Ranges;
+pub use place::Place;
 pub use programs::{KUBERNETES, Programs, cache_folder};
 
+use crate::host::lock::FileLock;
 use crate::host::namespace::NetworkNamespace;
 use crate::host::process::Processes;
 use crate::host::{packages, require_root};
 use crate::images::Image;
 use crate::kubectl::Kubectl;
-
-/// Where everything of the node lives.
-pub const STATE: &str = "/var/tmp/devproxy-bed";
 
 /// How long the node may take until it is ready and CoreDNS answers.
 const READY_LIMIT: Duration = Duration::from_mins(2);
@@ -36,6 +37,7 @@ const READY_LIMIT: Duration = Duration::from_mins(2);
 /// The running node.
 #[derive(Debug, Clone)]
 pub struct Node {
+    place: Place,
     state: PathBuf,
     programs: Programs,
     processes: Processes,
@@ -59,33 +61,43 @@ impl Node {
     /// The running node, or a new one: ready, with CoreDNS answering. Callers in several processes wait for each
     /// other.
     pub fn up() -> Result<Self> {
+        Self::up_at(Place::First)
+    }
+
+    /// As [`Node::up`], at another place.
+    pub fn up_at(place: Place) -> Result<Self> {
         require_root()?;
-        fs::create_dir_all(STATE)?;
-        let _lock = lock()?;
+        let state = place.state();
+        fs::create_dir_all(&state)?;
+        // Whatever the umask; what is secret in it is closed by itself.
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o755))?;
+        // One bring-up or take-down at a time.
+        let _lock = FileLock::wait(&place.lock())?;
         packages::require_node()?;
         let programs = Programs::build()?;
-        let node = Self::new(programs)?;
+        let node = Self::new(place, programs)?;
         if node.is_ready() {
             return Ok(node);
         }
-        node.start().with_context(|| format!("the node did not come up; logs are in {STATE}/log"))?;
+        node.start()
+            .with_context(|| format!("the node did not come up; logs are in {}/log", node.state.display()))?;
         Ok(node)
     }
 
-    fn new(programs: Programs) -> Result<Self> {
-        let state = PathBuf::from(STATE);
+    fn new(place: Place, programs: Programs) -> Result<Self> {
+        let state = place.state();
         let processes = Processes::in_folder(&state)?;
         let kubectl = Kubectl::new(programs.component("kubectl"), state.join("admin.kubeconfig"), None);
-        Ok(Self { state, programs, processes, kubectl })
+        Ok(Self { place, state, programs, processes, kubectl })
     }
 
     /// The node as it is, without starting anything.
-    pub fn status() -> Result<Option<Status>> {
+    pub fn status(place: Place) -> Result<Option<Status>> {
         let Some(programs) = Programs::built()? else { return Ok(None) };
-        if !Path::new(STATE).join("admin.kubeconfig").exists() {
+        if !place.state().join("admin.kubeconfig").exists() {
             return Ok(None);
         }
-        let node = Self::new(programs)?;
+        let node = Self::new(place, programs)?;
         let components =
             node.processes.all().into_iter().map(|(name, process)| (name, process.is_alive())).collect();
         let programs = node.programs.folder().to_owned();
@@ -93,13 +105,15 @@ impl Node {
     }
 
     /// Ends everything and removes every trace, also of a run that was killed half way.
-    pub fn down() -> Result<()> {
+    pub fn down(place: Place) -> Result<()> {
         require_root()?;
-        if Path::new(STATE).exists() {
-            let _lock = lock()?;
-            leftovers::remove(Path::new(STATE))?;
-            crate::laptop::remove_all()?;
-            fs::remove_dir_all(STATE).with_context(|| format!("cannot remove {STATE}"))?;
+        crate::laptop::remove_all()?;
+        let state = place.state();
+        if state.exists() {
+            let lock = FileLock::wait(&place.lock())?;
+            leftovers::remove(place)?;
+            fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))?;
+            lock.remove()?;
         }
         Ok(())
     }
@@ -124,20 +138,25 @@ impl Node {
         &self.programs
     }
 
+    /// Where it lives on this machine.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
     /// The node's network namespace.
     pub fn network(&self) -> NetworkNamespace {
-        network::namespace()
+        self.place.network()
     }
 
     /// Imports `image` into the node's containerd unless it has exactly this content.
     pub fn import(&self, image: Image) -> Result<()> {
-        containerd::import(&self.state, image)
+        containerd::import(self.place, image)
     }
 
     /// Forgets the node's connections. Conntrack keeps a SYN to a dead pod for 120 s: a client that uses its port
     /// again would fail because of an earlier test.
     pub fn forget_connections(&self) -> Result<()> {
-        network::namespace().enter(|| {
+        self.place.network().enter(|| {
             // It exits with 1 when there was nothing to delete.
             let _ = crate::host::program::run("conntrack", &["-F"]);
             Ok(())
@@ -165,17 +184,17 @@ impl Node {
     }
 
     fn start(&self) -> Result<()> {
-        leftovers::remove(&self.state)?;
+        leftovers::remove(self.place)?;
         let processes = Processes::in_folder(&self.state)?;
         debug_assert!(processes.all().is_empty(), "leftovers were removed");
-        leftovers::create_cgroups();
-        network::create()?;
+        leftovers::create_cgroups(self.place);
+        network::create(self.place)?;
         components::write_configuration(self)?;
         // The API server waits for etcd, and containerd for nobody.
         for component in [Component::Etcd, Component::Containerd, Component::ApiServer] {
             component.start(self)?;
         }
-        containerd::wait(&self.state)?;
+        containerd::wait(self.place)?;
         std::thread::scope(|scope| {
             let images = scope.spawn(|| {
                 for image in [Image::Pause, Image::CoreDns] {
@@ -226,13 +245,6 @@ impl Node {
         }
         Ok(())
     }
-}
-
-/// One bring-up or take-down at a time on this machine. Beside the state folder, which is removed under it.
-fn lock() -> Result<fs::File> {
-    let file = fs::File::create(format!("{STATE}.lock"))?;
-    file.lock()?;
-    Ok(file)
 }
 
 fn last_line(log: &Path) -> String {

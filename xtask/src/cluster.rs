@@ -5,11 +5,20 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Subcommand;
 use devproxy_tests::images::Image;
-use devproxy_tests::node::{KUBERNETES, Node};
+use devproxy_tests::node::{KUBERNETES, Node, Place};
 
 /// What to do with the cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    job: Job,
+    /// A second cluster beside the first, with the same ranges of pods and services
+    #[arg(long, global = true)]
+    second: bool,
+}
+
 #[derive(Debug, Clone, Subcommand)]
-pub(crate) enum Job {
+enum Job {
     /// Start it unless it runs, with all images
     Up,
     /// End it and remove every trace
@@ -18,27 +27,28 @@ pub(crate) enum Job {
     Status,
 }
 
-pub(crate) fn run(job: &Job) -> Result<()> {
-    match job {
-        Job::Up => up(),
-        Job::Down => Node::down(),
-        Job::Status => status(),
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let place = if arguments.second { Place::Second } else { Place::First };
+    match arguments.job {
+        Job::Up => up(place),
+        Job::Down => Node::down(place),
+        Job::Status => status(place),
     }
 }
 
-fn up() -> Result<()> {
+fn up(place: Place) -> Result<()> {
     let start = Instant::now();
-    let node = Node::up()?;
+    let node = Node::up_at(place)?;
     println!("Kubernetes {KUBERNETES} is ready, CoreDNS answers ({:.1} s)", start.elapsed().as_secs_f64());
     for image in Image::ALL {
         node.import(image)?;
     }
     println!("images: {}", Image::ALL.map(Image::reference).join(" "));
-    status()
+    status(place)
 }
 
-fn status() -> Result<()> {
-    let Some(status) = Node::status()? else {
+fn status(place: Place) -> Result<()> {
+    let Some(status) = Node::status(place)? else {
         println!("no cluster; `cargo xtask cluster up` starts one");
         return Ok(());
     };

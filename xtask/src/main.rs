@@ -21,8 +21,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Job {
     /// A real one-node Kubernetes cluster on this machine
-    #[command(subcommand)]
-    Cluster(cluster::Job),
+    Cluster(cluster::Arguments),
     /// Show the main job for real: a shop in a cluster, one of its services swapped by a local process, restored
     Demo(demo::Arguments),
     /// Pass all tests: format, lints, unit tests, tests on a real cluster
@@ -33,7 +32,7 @@ enum Job {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().job {
-        Job::Cluster(job) => cluster::run(&job),
+        Job::Cluster(arguments) => cluster::run(&arguments),
         Job::Demo(arguments) => demo::run(arguments),
         Job::Test(arguments) => test::run(&arguments),
         Job::Ci => ci::run(),

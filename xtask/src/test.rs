@@ -4,9 +4,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use devproxy_tests::Node;
 use devproxy_tests::host::packages;
 use devproxy_tests::host::program::is_installed;
+use devproxy_tests::node::{Node, Place};
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -33,12 +33,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     // The tests on the cluster run the `devproxy` that lies beside them.
     cargo(&["build", "--package", "devproxy"])?;
-    let was_running = Node::status()?.is_some_and(|status| status.ready);
+    let was_running = Node::status(Place::First)?.is_some_and(|status| status.ready);
     let filter = arguments.filter.as_deref();
     let all = [&["test", "--workspace"][..], filter.as_slice()].concat();
     let result = cargo(&all);
     if !was_running && !arguments.keep {
-        Node::down()?;
+        Node::down(Place::First)?;
     }
     result?;
     println!("all passed in {} s", start.elapsed().as_secs());

@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
+use crate::host::lock::FileLock;
 use crate::host::namespace::NetworkNamespace;
 use crate::host::process::{ProcessId, end_all, find_all};
 use crate::host::program::run;
-use crate::node::STATE;
 
 const SLOTS: u32 = 16;
+/// Outside of any node's folder: a laptop may be wired to a cluster of the user's.
+pub(super) const LAPTOPS: &str = "/var/tmp/devproxy-laptops";
 /// Above the ordinary users of Debian, below those of systemd and of subordinate ranges.
 const FIRST_UID: u32 = 60_600;
 
@@ -31,7 +33,7 @@ pub(super) struct Slot {
     home: PathBuf,
     runtime: PathBuf,
     programs: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Slot {
@@ -42,8 +44,7 @@ impl Slot {
         fs::create_dir_all(&folder)?;
         open_devices();
         for index in 0..SLOTS {
-            let lock = File::create(folder.join(format!("{index}.lock")))?;
-            if lock.try_lock().is_ok() {
+            if let Some(lock) = FileLock::try_take(&folder.join(format!("{index}.lock")))? {
                 clean(index)?;
                 return Self::make(index, lock);
             }
@@ -51,7 +52,7 @@ impl Slot {
         bail!("all {SLOTS} laptops of the bed are in use")
     }
 
-    fn make(index: u32, lock: File) -> Result<Self> {
+    fn make(index: u32, lock: FileLock) -> Result<Self> {
         let (uid, user) = (uid(index), user(index));
         let place = place(index);
         let (home, runtime, programs) = (place.join("home"), place.join("run"), place.join("bin"));
@@ -177,29 +178,33 @@ impl Drop for Slot {
 
 /// Cleans the laptops that no living process holds.
 pub fn remove_leftovers() -> Result<()> {
-    for index in 0..SLOTS {
-        let lock = laptops().join(format!("{index}.lock"));
-        if let Ok(file) = File::open(&lock)
-            && file.try_lock().is_ok()
-        {
-            clean(index)?;
-            fs::remove_file(lock)?;
+    remove_unused(clean)
+}
+
+/// Removes the laptops that no living process holds, with their users.
+pub fn remove_all() -> Result<()> {
+    remove_unused(|index| {
+        clean(index)?;
+        if run("id", &["-u", &user(index)]).is_ok() {
+            run("userdel", &[&user(index)])?;
         }
-    }
+        Ok(())
+    })?;
+    // Only when empty.
+    let _ = fs::remove_dir(laptops());
     Ok(())
 }
 
-/// Removes the laptops with their users.
-pub fn remove_all() -> Result<()> {
-    remove_leftovers()?;
+fn remove_unused(remove: impl Fn(u32) -> Result<()>) -> Result<()> {
     for index in 0..SLOTS {
-        if run("id", &["-u", &user(index)]).is_ok() {
-            clean(index)?;
-            run("userdel", &[&user(index)])?;
+        let lock = laptops().join(format!("{index}.lock"));
+        if lock.exists()
+            && let Some(lock) = FileLock::try_take(&lock)?
+        {
+            remove(index)?;
+            lock.remove()?;
         }
-        let _ = fs::remove_file(laptops().join(format!("{index}.lock")));
     }
-    let _ = fs::remove_dir(laptops());
     Ok(())
 }
 
@@ -248,7 +253,7 @@ fn open_devices() {
 }
 
 fn laptops() -> PathBuf {
-    Path::new(STATE).join("laptops")
+    PathBuf::from(LAPTOPS)
 }
 
 fn place(index: u32) -> PathBuf {

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use super::slot::Slot;
+use super::slot::{LAPTOPS, Slot};
 use crate::host::program::{is_installed, output};
-use crate::node::STATE;
+use crate::node::Place;
 
 /// Commands whose output is the network's state. None of them changes anything.
 const NETWORK: &[&[&str]] = &[
@@ -91,10 +91,10 @@ impl Snapshot {
 /// Of this machine, but for what the node's pods mount meanwhile.
 fn mounts() -> String {
     let all = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let own = format!("{STATE}/laptops/");
+    let node = Place::First.state().display().to_string();
     let kept = all.lines().filter(|line| {
         let place = line.split(' ').nth(1).unwrap_or_default();
-        place.starts_with(&own) || !(place.starts_with(STATE) || place.starts_with("/run/netns"))
+        place.starts_with(LAPTOPS) || !(place.starts_with(&node) || place.starts_with("/run/netns"))
     });
     kept.collect::<Vec<_>>().join("\n")
 }

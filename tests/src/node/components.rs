@@ -1,14 +1,13 @@
 //! The processes of the node and how each is started.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::network::Addresses;
+use super::network::Ranges;
 use super::pki::{Pki, Subject};
-use super::{Node, containerd, network};
+use super::{Node, Place, containerd};
 use crate::host::program::find;
 use crate::laptop::wire_addresses;
 
@@ -61,16 +60,18 @@ impl Component {
             Self::Containerd => find("containerd").context("containerd is not installed")?,
             _ => node.programs.component(self.name()),
         };
-        let arguments = self.arguments(&node.state);
-        network::namespace()
+        let arguments = self.arguments(node.place);
+        node.place
+            .network()
             .enter(|| node.processes.start(self.name(), Command::new(&program).args(&arguments)))?;
         Ok(())
     }
 
-    fn arguments(self, state: &Path) -> Vec<String> {
+    fn arguments(self, place: Place) -> Vec<String> {
+        let state = place.state();
         let state = state.display();
         let pki = format!("{state}/pki");
-        let (node, pods, services) = (Addresses::NODE, Addresses::PODS, Addresses::SERVICES);
+        let (node, pods, services) = (place.address(), Ranges::PODS, Ranges::SERVICES);
         match self {
             Self::Etcd => vec![
                 format!("--data-dir={state}/etcd"),
@@ -124,7 +125,7 @@ impl Component {
                 format!("--kubeconfig={state}/kubelet.kubeconfig"),
                 format!("--root-dir={state}/kubelet"),
                 "--hostname-override=node1".into(),
-                format!("--node-ip={node},{}", Addresses::NODE6),
+                format!("--node-ip={node},{}", place.address6()),
                 "--v=2".into(),
             ],
             Self::Proxy => vec![
@@ -151,10 +152,10 @@ pub(super) fn write_configuration(node: &Node) -> Result<()> {
     let api_server = format!(
         "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,\
          DNS:localhost,IP:10.96.0.1,IP:fd00:10:96::1,IP:127.0.0.1,IP:{},IP:{},{wires}",
-        Addresses::NODE,
-        Addresses::NODE6
+        node.place.address(),
+        node.place.address6()
     );
-    let kubelet = format!("DNS:node1,IP:{},IP:{}", Addresses::NODE, Addresses::NODE6);
+    let kubelet = format!("DNS:node1,IP:{},IP:{}", node.place.address(), node.place.address6());
     let subjects = [
         ("apiserver", "/CN=kube-apiserver", api_server.as_str()),
         ("admin", "/O=system:masters/CN=admin", "DNS:admin"),
@@ -166,24 +167,24 @@ pub(super) fn write_configuration(node: &Node) -> Result<()> {
     for (file, name, alternatives) in subjects {
         pki.issue(&Subject { file, name, alternatives })?;
         if file != "apiserver" {
-            write_kubeconfig(state, &pki, file)?;
+            write_kubeconfig(node.place, &pki, file)?;
         }
     }
     containerd::write_configuration(state)?;
     // Pods with dnsPolicy Default, CoreDNS itself, must not ask the machine's name server.
     fs::write(state.join("resolv.conf"), "nameserver 127.0.0.1\n")?;
-    fs::write(state.join("kubelet.yaml"), kubelet_configuration(state, &pki))?;
+    fs::write(state.join("kubelet.yaml"), kubelet_configuration(node.place, &pki))?;
     Ok(())
 }
 
 /// JSON is YAML too, and needs no care for quoting.
-fn write_kubeconfig(state: &Path, pki: &Pki, user: &str) -> Result<()> {
+fn write_kubeconfig(place: Place, pki: &Pki, user: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let config = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "bed", "cluster": {
-            "server": format!("https://{}:6443", Addresses::NODE),
+            "server": format!("https://{}:6443", place.address()),
             "certificate-authority": pki.certificate("ca"),
         }}],
         "users": [{"name": user, "user": {
@@ -193,13 +194,14 @@ fn write_kubeconfig(state: &Path, pki: &Pki, user: &str) -> Result<()> {
         "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": user}}],
         "current-context": "bed",
     });
-    let file = state.join(format!("{user}.kubeconfig"));
+    let file = place.state().join(format!("{user}.kubeconfig"));
     fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
     Ok(())
 }
 
-fn kubelet_configuration(state: &Path, pki: &Pki) -> String {
+fn kubelet_configuration(place: Place, pki: &Pki) -> String {
+    let state = place.state();
     serde_json::json!({
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -212,13 +214,13 @@ fn kubelet_configuration(state: &Path, pki: &Pki) -> String {
         "tlsCertFile": pki.certificate("kubelet"),
         "tlsPrivateKeyFile": pki.key("kubelet"),
         "clusterDomain": "cluster.local",
-        "clusterDNS": [Addresses::DNS],
+        "clusterDNS": [Ranges::DNS],
         "cgroupDriver": "cgroupfs",
         "failSwapOn": false,
         "failCgroupV1": false,
         "cgroupsPerQOS": true,
         // A tree of its own: what lies in it is ours to end, also after a killed run.
-        "cgroupRoot": format!("/{}", super::leftovers::CGROUP),
+        "cgroupRoot": format!("/{}", place.cgroup()),
         "enforceNodeAllocatable": ["pods"],
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,

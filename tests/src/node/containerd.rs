@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::network;
+use super::Place;
 use crate::host::program::output;
 use crate::images::Image;
 
@@ -35,6 +35,11 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     conf_dir = "{folder}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        # The default is one folder for all containerds of the machine.
+        Root = "{folder}/containerd/runc"
 "#
         ),
     )?;
@@ -62,9 +67,9 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 }
 
 /// Waits until containerd answers.
-pub(super) fn wait(state: &Path) -> Result<()> {
+pub(super) fn wait(place: Place) -> Result<()> {
     let limit = Instant::now() + Duration::from_secs(30);
-    while let Err(error) = ctr(state, &["version"]) {
+    while let Err(error) = ctr(place, &["version"]) {
         if Instant::now() > limit {
             bail!("containerd does not answer: {error}");
         }
@@ -73,14 +78,14 @@ pub(super) fn wait(state: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn import(state: &Path, image: Image) -> Result<()> {
+pub(super) fn import(place: Place, image: Image) -> Result<()> {
     let archive = image.archive()?;
-    let imported = marker(state, image);
+    let imported = marker(&place.state(), image);
     let content = archive.display().to_string();
     if fs::read_to_string(&imported).is_ok_and(|known| known == content) {
         return Ok(());
     }
-    ctr(state, &["--namespace", "k8s.io", "images", "import", &content])?;
+    ctr(place, &["--namespace", "k8s.io", "images", "import", &content])?;
     if let Some(folder) = imported.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -92,7 +97,7 @@ fn marker(state: &Path, image: Image) -> PathBuf {
     state.join("images").join(image.name())
 }
 
-fn ctr(state: &Path, args: &[&str]) -> Result<String> {
-    let socket = state.join("containerd.sock");
-    network::namespace().enter(|| output(Command::new("ctr").arg("--address").arg(&socket).args(args)))
+fn ctr(place: Place, args: &[&str]) -> Result<String> {
+    let socket = place.state().join("containerd.sock");
+    place.network().enter(|| output(Command::new("ctr").arg("--address").arg(&socket).args(args)))
 }

@@ -2,6 +2,8 @@
 //! and by its own names of interfaces; never by a name that somebody else's process may have.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,47 +11,42 @@ use anyhow::Result;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
-use super::network;
+use super::{Place, network};
 use crate::host::process::{ProcessId, Processes, end_all, find_all};
 
-/// The cgroup under which the kubelet puts all pods, in every hierarchy.
-pub(super) const CGROUP: &str = "devproxy-bed";
-
 /// Removes everything but the state folder itself.
-pub(super) fn remove(state: &Path) -> Result<()> {
+pub(super) fn remove(place: Place) -> Result<()> {
+    let state = place.state();
+    let state = state.as_path();
     let processes = Processes::in_folder(state)?;
     // Nobody may start pods again while they are ended, and containerd must see its shims end or not at all.
     let components: Vec<ProcessId> = processes.all().into_iter().map(|(_, process)| process).collect();
     end_all(&components, Signal::SIGKILL, Duration::from_secs(5));
     end_all(&shims(state), Signal::SIGKILL, Duration::from_secs(5));
     let pods: Vec<ProcessId> =
-        cgroup_folders().iter().flat_map(|folder| members(folder)).filter_map(ProcessId::of).collect();
+        cgroup_folders(place).iter().flat_map(|folder| members(folder)).filter_map(ProcessId::of).collect();
     end_all(&pods, Signal::SIGKILL, Duration::from_secs(5));
     for mount in mounts_under(state) {
         // Lazily: what is still open goes with its last user.
         let _ = umount2(&mount, MntFlags::MNT_DETACH);
     }
-    for folder in cgroup_folders() {
+    for folder in cgroup_folders(place) {
         remove_cgroup(&folder);
     }
     crate::laptop::remove_leftovers()?;
-    network::remove()?;
+    network::remove(place)?;
     remove_outside_names(state);
     for entry in fs::read_dir(state)? {
         let path = entry?.path();
-        // Laptops in use by a living test, which may not need the node.
-        if path.ends_with("laptops") {
-            continue;
-        }
         if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
     }
     Ok(())
 }
 
 /// Makes the empty cgroups that the kubelet wants to find.
-pub(super) fn create_cgroups() {
+pub(super) fn create_cgroups(place: Place) {
     for hierarchy in hierarchies() {
-        create_cgroup(&hierarchy.join(CGROUP));
+        create_cgroup(&hierarchy.join(place.cgroup()));
     }
 }
 
@@ -76,10 +73,10 @@ fn hierarchies() -> Vec<PathBuf> {
         .collect()
 }
 
-fn cgroup_folders() -> Vec<PathBuf> {
+fn cgroup_folders(place: Place) -> Vec<PathBuf> {
     hierarchies()
         .into_iter()
-        .map(|hierarchy| hierarchy.join(CGROUP))
+        .map(|hierarchy| hierarchy.join(place.cgroup()))
         .filter(|folder| folder.exists())
         .collect()
 }
@@ -143,17 +140,35 @@ fn remove_outside_names(state: &Path) {
             let _ = fs::remove_file(link);
         }
     }
+    let sandboxes: Vec<String> = ["containerd/root", "containerd/state"]
+        .iter()
+        .flat_map(|folder| children(&state.join(folder).join("io.containerd.grpc.v1.cri/sandboxes")))
+        .filter_map(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()))
+        .collect();
     for result in children_of("/var/lib/cni/results") {
-        if result.file_name().is_some_and(|name| name.to_string_lossy().starts_with("devproxy-bed-")) {
+        // NETWORK-SANDBOX-INTERFACE
+        let name = result.file_name().unwrap_or_default().to_string_lossy();
+        if sandboxes.iter().any(|sandbox| name.contains(sandbox)) {
             let _ = fs::remove_file(result);
         }
     }
-    // Sockets of shims; nobody else's while the machine's own containerd does not run.
-    if !Path::new("/run/containerd/containerd.sock").exists() {
-        let _ = fs::remove_dir_all("/run/containerd");
+    // All containerds of a machine keep the sockets of their shims in one folder: those at which nobody answers are
+    // of shims that have ended.
+    for socket in children_of("/run/containerd/s") {
+        if UnixStream::connect(&socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            let _ = fs::remove_file(socket);
+        }
     }
     // Only when empty.
-    for folder in ["/var/log/containers", "/var/lib/cni/results", "/var/lib/cni/cache", "/var/lib/cni"] {
+    for folder in [
+        "/var/log/containers",
+        "/var/lib/cni/results",
+        "/var/lib/cni/cache",
+        "/var/lib/cni",
+        "/run/containerd/s",
+        "/run/containerd/runc",
+        "/run/containerd",
+    ] {
         let _ = fs::remove_dir(folder);
     }
 }

@@ -4,18 +4,15 @@ use std::fs;
 
 use anyhow::Result;
 
+use super::Place;
 use crate::host::namespace::NetworkNamespace;
 use crate::host::program::run;
 
-/// The node's addresses and ranges: carrier-grade and unique-local ranges that hardly any machine uses itself.
+/// The ranges inside of every node: private and unique-local ones that hardly any machine uses itself.
 #[derive(Debug)]
-pub struct Addresses;
+pub struct Ranges;
 
-impl Addresses {
-    /// The node, where the API server answers on port 6443.
-    pub const NODE: &str = "100.64.7.2";
-    /// The node's IPv6 address.
-    pub const NODE6: &str = "fd00:64:7::2";
+impl Ranges {
     /// Pods of both families, as the controllers take them.
     pub const PODS: &str = "10.244.0.0/16,fd00:10:244::/56";
     /// Services of both families.
@@ -24,26 +21,21 @@ impl Addresses {
     pub const DNS: &str = "10.96.0.10";
 }
 
-const NAMESPACE: &str = "dpnode";
-const MACHINE_SIDE: &str = "dpn0";
-
-pub(super) fn namespace() -> NetworkNamespace {
-    NetworkNamespace::named(NAMESPACE)
-}
-
-pub(super) fn create() -> Result<()> {
-    let node = NetworkNamespace::create(NAMESPACE)?;
-    run("ip", &["link", "add", MACHINE_SIDE, "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE])?;
-    run("ip", &["addr", "add", "100.64.7.1/24", "dev", MACHINE_SIDE])?;
-    run("ip", &["addr", "add", "fd00:64:7::1/64", "dev", MACHINE_SIDE, "nodad"])?;
-    run("ip", &["link", "set", MACHINE_SIDE, "up"])?;
-    node.ip(&["addr", "add", "100.64.7.2/24", "dev", "eth0"])?;
-    node.ip(&["addr", "add", "fd00:64:7::2/64", "dev", "eth0", "nodad"])?;
+pub(super) fn create(place: Place) -> Result<()> {
+    let namespace = place.network();
+    let node = NetworkNamespace::create(namespace.name())?;
+    let interface = place.interface();
+    run("ip", &["link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", node.name()])?;
+    run("ip", &["addr", "add", &format!("{}/24", place.gateway()), "dev", interface])?;
+    run("ip", &["addr", "add", &format!("{}/64", place.gateway6()), "dev", interface, "nodad"])?;
+    run("ip", &["link", "set", interface, "up"])?;
+    node.ip(&["addr", "add", &format!("{}/24", place.address()), "dev", "eth0"])?;
+    node.ip(&["addr", "add", &format!("{}/64", place.address6()), "dev", "eth0", "nodad"])?;
     node.ip(&["link", "set", "eth0", "up"])?;
     // A default route that leads nowhere: kube-proxy and the API server want one, and no packet leaves the machine,
     // which does not forward for this range.
-    node.ip(&["route", "add", "default", "via", "100.64.7.1"])?;
-    node.ip(&["-6", "route", "add", "default", "via", "fd00:64:7::1"])?;
+    node.ip(&["route", "add", "default", "via", &place.gateway()])?;
+    node.ip(&["-6", "route", "add", "default", "via", &place.gateway6()])?;
     node.enter(|| {
         // /proc/sys/net shows the namespace of the thread that opens it.
         fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -52,9 +44,9 @@ pub(super) fn create() -> Result<()> {
     })
 }
 
-pub(super) fn remove() -> Result<()> {
-    if run("ip", &["link", "show", MACHINE_SIDE]).is_ok() {
-        run("ip", &["link", "delete", MACHINE_SIDE])?;
+pub(super) fn remove(place: Place) -> Result<()> {
+    if run("ip", &["link", "show", place.interface()]).is_ok() {
+        run("ip", &["link", "delete", place.interface()])?;
     }
-    namespace().remove()
+    place.network().remove()
 }
