@@ -277,3 +277,14 @@ fn a_longest_open_fits_and_a_longer_one_is_malformed() {
     let error = Victim::new().hear(&[Frame::Open(FlowId(2), 1, &long)]).unwrap_err();
     assert_eq!(error, ProtocolError::Frame(FrameError::Malformed(1)));
 }
+
+#[test]
+fn a_request_that_waits_is_held_as_it_came() {
+    let mut victim = Victim::new();
+    // 16,000 bytes on the wire, 384,000 decoded: only who takes it pays for that, one at a time.
+    let open = Open::Files { roots: vec![String::new(); 16_000] };
+    let id = FlowId(2);
+    victim.hear(&[Frame::Open(id, 1000, &meta(&open))]).unwrap();
+    assert_eq!(victim.end.poll_request(Waker::noop()), Poll::Ready(Some((id, open))));
+    assert!(victim.end.poll_request(Waker::noop()).is_pending());
+}

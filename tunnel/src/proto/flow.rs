@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{chunks::Chunks, lane::LaneId, waiters::Waiters, window::Window};
-use crate::{Open, Refusal};
+use crate::Refusal;
 
 /// A call on a flow cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,8 +55,8 @@ pub(super) struct Flow {
     pub(super) lane: LaneId,
     pub(super) mine: bool,
     pub(super) phase: Phase,
-    /// What a request asks for until it is taken; what an open has to say until it is sent.
-    pub(super) open: Option<Box<Open>>,
+    /// The encoded [`Open`](crate::Open): ours until it is sent, theirs until it is taken. Encoded, since a hostile
+    /// list of empty strings would be 24 times as long in memory.
     pub(super) meta: Vec<u8>,
     pub(super) body: Body,
     pub(super) reset: Option<Refusal>,
@@ -120,7 +120,6 @@ impl Flow {
             lane,
             mine,
             phase,
-            open: None,
             meta: Vec::new(),
             body,
             reset: None,

@@ -68,9 +68,9 @@ impl Connection {
             return Poll::Ready(None);
         }
         while let Some(id) = self.requests.pop_front() {
-            let open = self.flows.get_mut(&id).and_then(|flow| flow.open.take());
-            if let Some(open) = open {
-                return Poll::Ready(Some((id, *open)));
+            let meta = self.flows.get_mut(&id).map(|flow| std::mem::take(&mut flow.meta)).unwrap_or_default();
+            if let Ok(open) = postcard::from_bytes(&meta) {
+                return Poll::Ready(Some((id, open)));
             }
         }
         self.request_waiters.register(waker);

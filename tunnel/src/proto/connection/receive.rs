@@ -131,7 +131,7 @@ impl Connection {
             let datagrams = open.is_datagram();
             let promise = if datagrams { 0 } else { self.promise_window() };
             let mut flow = Flow::new(lane, false, Phase::Requested, datagrams, promise);
-            flow.open = Some(Box::new(open));
+            flow.meta = meta.to_vec();
             if let Body::Stream(stream) = &mut flow.body {
                 stream.credit = u64::from(window);
             }
@@ -234,7 +234,7 @@ impl Connection {
             self.retire(id);
             return Ok(());
         }
-        let untaken = flow.open.take().is_some();
+        let untaken = flow.phase == Phase::Requested && !std::mem::take(&mut flow.meta).is_empty();
         let unsent = flow.unsent();
         match &mut flow.body {
             Body::Stream(stream) => {
