@@ -56,12 +56,16 @@ fn connect(target: &str) -> io::Result<TcpStream> {
 }
 
 /// Prints the peer and all that it says.
-fn hear(mut stream: TcpStream) -> io::Result<()> {
-    // Of a connection that was reset meanwhile nothing is known but the reset, which reading tells.
-    let peer = stream.peer_addr();
+fn hear(stream: TcpStream) -> io::Result<()> {
+    let peer = stream.peer_addr()?;
+    hear_from(peer, stream)
+}
+
+/// The same with the peer as it was: once both directions have ended the kernel knows none.
+fn hear_from(peer: SocketAddr, mut stream: TcpStream) -> io::Result<()> {
     let mut said = String::new();
     stream.read_to_string(&mut said)?;
-    println!("peer {} said {said}", peer?);
+    println!("peer {peer} said {said}");
     Ok(())
 }
 
@@ -76,9 +80,10 @@ fn connect_within(milliseconds: &str, target: &str) -> io::Result<()> {
 
 /// Says something, ends its own direction, hears the rest.
 fn half_close(mut stream: TcpStream) -> io::Result<()> {
+    let peer = stream.peer_addr()?;
     stream.write_all(b"question")?;
     stream.shutdown(Shutdown::Write)?;
-    hear(stream)
+    hear_from(peer, stream)
 }
 
 /// Waits for one byte, then resets the connection.
