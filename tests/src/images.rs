@@ -7,7 +7,7 @@ mod ingredients;
 mod shopd;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -125,6 +125,10 @@ impl Image {
                 tree.busybox()?;
                 let node = fs::canonicalize(find("node").context("no `node` on PATH")?)?;
                 tree.program("/usr/bin/node", &node)?;
+                // Debian's node loads parts of its own library from here.
+                if Path::new("/usr/share/nodejs").exists() {
+                    tree.folder("/usr/share/nodejs")?;
+                }
                 tree.resolver()?;
                 Config::entrypoint(&["/usr/bin/node"])
             }

@@ -50,7 +50,9 @@ fn set_up() -> Result<()> {
     devproxy_tests::host::require_root()?;
     if is_installed("rustup") {
         // Reads rust-toolchain.toml: version, components and the agent's targets. Does nothing when they are there.
-        let installed = Command::new("rustup").args(["toolchain", "install"]).output()?;
+        // The cargo that runs us names its toolchain in the environment, which would win over the file.
+        let installed =
+            Command::new("rustup").args(["toolchain", "install"]).env_remove("RUSTUP_TOOLCHAIN").output()?;
         if !installed.status.success() {
             bail!("`rustup toolchain install` failed: {}", String::from_utf8_lossy(&installed.stderr).trim());
         }

@@ -172,7 +172,7 @@ impl Load {
         match result {
             Ok(reply) if reply.status == 200 => self.locked().success(took, &reply.version),
             Ok(reply) => {
-                self.locked().failure(took, &format!("status {} of {}", reply.status, reply.version))
+                self.locked().failure(took, &format!("status {} of {}", reply.status, reply.version));
             }
             Err(error) => self.locked().failure(took, &error.to_string()),
         }
