@@ -1,13 +1,14 @@
 //! A session on this machine: namespaces, and programs inside.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use devproxy_namespaces::{Entrance, Namespaces, Sockets, Spec};
@@ -23,6 +24,8 @@ pub(crate) const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, 9)
 const HELPER: &str = "DEVPROXY_TEST_HELPER";
 const USER: u32 = 1000;
 
+static SPAWNING: Mutex<()> = Mutex::new(());
+
 /// Runs `body` as an ordinary user: at once, or as root by starting test `name` of this binary again.
 pub(crate) fn as_user(name: &str, body: impl FnOnce()) {
     if !nix::unistd::geteuid().is_root() {
@@ -31,24 +34,38 @@ pub(crate) fn as_user(name: &str, body: impl FnOnce()) {
     // What else happens on the machine must not look like a trace of ours. Only this thread and its child move.
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let program = fs::read(env!("CARGO_BIN_EXE_namespaces-helper")).unwrap();
+    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), Some("mode=1777")).unwrap();
     // The build's folder may be closed to others: the helper goes to an open one, this binary is /proc/self/exe.
-    let open = tempfile::tempdir().unwrap();
+    let open = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let helper = open.path().join("helper");
-    fs::copy(env!("CARGO_BIN_EXE_namespaces-helper"), &helper).unwrap();
-    let output = Command::new("/proc/self/exe")
+    // A child of another test would inherit the file while it is written, and then it cannot be executed (ETXTBSY).
+    let alone = SPAWNING.lock().unwrap();
+    fs::write(&helper, program).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let child = Command::new("/proc/self/exe")
         .args(["--exact", name, "--nocapture"])
         .env(HELPER, &helper)
         .env("HOME", open.path())
         .uid(USER)
         .gid(USER)
         .current_dir("/")
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    drop(alone);
+    let output = child.wait_with_output().unwrap();
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "as uid {USER}:\n{said}");
     assert!(said.contains("1 passed"), "`{name}` is not the test's name:\n{said}");
+}
+
+/// What is mounted here. The kernel takes away what others on the machine remove, so only additions tell of us.
+pub(crate) fn mounts() -> BTreeSet<String> {
+    fs::read_to_string("/proc/self/mounts").unwrap().lines().map(str::to_owned).collect()
 }
 
 pub(crate) fn helper() -> PathBuf {

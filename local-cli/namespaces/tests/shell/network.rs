@@ -43,7 +43,8 @@ fn a_connection_out_sees_its_true_peer() {
                 "{said}"
             );
         }
-        assert_eq!(served.gateway.seen(80), 2);
+        // At least: on a busy machine a SYN is sent again.
+        assert!(served.gateway.seen(80) >= 2 && served.shell.seen(80) == 0);
     });
 }
 
@@ -91,7 +92,7 @@ fn loopback_and_the_pods_address_are_caught_where_nobody_listens() {
                 "{target}: {said}"
             );
         }
-        assert_eq!((served.shell.seen(5432), served.gateway.seen(5432)), (targets.len(), 0));
+        assert!(served.shell.seen(5432) >= targets.len() && served.gateway.seen(5432) == 0);
     });
 }
 
@@ -217,20 +218,16 @@ fn the_laptops_network_stays_as_it_is() {
                 .map(|(name, _)| name.to_owned())
                 .collect();
             let read = |path: &str| fs::read(path).unwrap_or_default();
-            let files = [
-                "/proc/net/route",
-                "/proc/net/ipv6_route",
-                "/proc/self/mounts",
-                "/etc/resolv.conf",
-                "/etc/hosts",
-            ];
+            let files = ["/proc/net/route", "/proc/net/ipv6_route", "/etc/resolv.conf", "/etc/hosts"];
             (links, files.map(read))
         };
-        let before = state();
+        let (before, mounts) = (state(), bed::mounts());
         let served = served();
         assert!(served.session.run(&["connect", "10.96.0.50:80"]).contains("said caught"));
-        assert!(state() == before);
+        assert_eq!(state(), before);
+        assert!(bed::mounts().is_subset(&mounts));
         drop(served);
-        assert!(state() == before);
+        assert_eq!(state(), before);
+        assert!(bed::mounts().is_subset(&mounts));
     });
 }
