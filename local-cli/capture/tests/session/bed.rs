@@ -102,7 +102,9 @@ impl Session {
             });
             (pair, capture, namespaces)
         });
-        Self { tasks, pair, capture, namespaces, runtime }
+        let session = Self { tasks, pair, capture, namespaces, runtime };
+        assert_eq!(session.run(&["await-link"]), "running");
+        session
     }
 
     fn command(&self) -> Command {
