@@ -1,0 +1,227 @@
+//! The main job: a Deployment of a real cluster is swapped for a local process by an ordinary user, and put back.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+/// From Enter to the handover, with a pod to be started on a busy machine.
+const SWAP: Duration = Duration::from_secs(60);
+/// From the program's end to ours: the original's pods start, the stand-in drains.
+const RESTORE: Duration = Duration::from_secs(120);
+
+/// A namespace with `cart` in it, and a laptop whose user may `edit` there.
+async fn cart(bed: &Bed, purpose: &str) -> Result<(Namespace, Laptop)> {
+    let shop = bed.namespace(purpose).await?;
+    shop.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
+        "data": {"colour": "green", "long": "two\nlines\n"},
+    }))
+    .await?;
+    shop.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "password"},
+        "stringData": {"password": "open sesame"},
+    }))
+    .await?;
+    let app = App::shop("cart")
+        .replicas(2)
+        .env("MULTI", "a\nb")
+        .variable(json!({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}))
+        .volume("settings", "/app/settings", json!({"configMap": {"name": "settings"}}))
+        .volume("password", "/etc/cart/password", json!({"secret": {"secretName": "password", "defaultMode": 0o400}}));
+    shop.deploy(app).await?;
+    // The pod that asks is part of what is compared.
+    shop.client().await?;
+    let laptop = bed.laptop().await?;
+    laptop.login(&shop).await?;
+    Ok((shop, laptop))
+}
+
+/// `devproxy swap cart -- shopd`, from the handover on.
+async fn swapped(laptop: &Laptop) -> Result<Run> {
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "shopd"])?.env("VERSION", "mine").spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    Ok(swap)
+}
+
+async fn restored(shop: &Namespace, before: &Objects) -> Result<()> {
+    shop.ready("cart").await?;
+    before.require_same(&shop.objects().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_program_takes_a_deployments_place_and_gives_it_back() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "swap").await?;
+    shop.deploy(App::redis("redis")).await?;
+    let before = shop.objects().await?;
+    let machine = laptop.snapshot()?;
+
+    let mut swap = swapped(&laptop).await?;
+    // Its clients in the cluster are answered from here, and it sees their true address.
+    let answer = shop.ask("http://cart:8080/").await?;
+    assert!(answer.starts_with("cart mine cart-devproxy-"), "{answer}");
+    let client = shop.client().await?;
+    let pod = shop.get(["pod", client]).await?;
+    let own = pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
+    let peer: SocketAddr = shop.ask("http://cart:8080/peer").await?.trim().parse()?;
+    assert_eq!(peer.ip().to_string(), own);
+    // It has the pod's environment, files, host name, address, DNS and network.
+    assert_eq!(shop.ask("http://cart:8080/env/MULTI").await?, "a\nb");
+    let local: SocketAddr = shop.ask("http://cart:8080/local").await?.trim().parse()?;
+    assert_eq!(shop.ask("http://cart:8080/env/POD_IP").await?, local.ip().to_string());
+    assert_eq!(shop.ask("http://cart:8080/file/app/settings/long").await?, "two\nlines\n");
+    assert_eq!(shop.ask("http://cart:8080/file/etc/cart/password/password").await?, "open sesame");
+    let token = shop.ask("http://cart:8080/file/var/run/secrets/kubernetes.io/serviceaccount/namespace").await?;
+    assert_eq!(token, shop.name());
+    let resolved = shop.ask("http://cart:8080/resolve/redis").await?;
+    assert_eq!(resolved.lines().count(), 2, "{resolved}");
+    assert!(shop.ask("http://cart:8080/redis/SET/colour/blue").await?.contains("OK"));
+    assert!(shop.ask("http://cart:8080/redis/GET/colour").await?.contains("blue"));
+    // Outside of the session the laptop is as it was.
+    machine.clone().outside_of_sessions().require_same(&laptop.snapshot()?.outside_of_sessions())?;
+
+    swap.signal(Signal::SIGTERM)?;
+    let exit = swap.wait(RESTORE).await?;
+    assert_eq!(exit.code(), 0, "the exit code of shopd, which drains on SIGTERM: {exit:?}");
+    restored(&shop, &before).await?;
+    machine.require_same(&laptop.snapshot()?)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_through_handover_restarts_and_restore() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "load").await?;
+    let before = shop.objects().await?;
+    let load = shop.load("http://cart:8080/").rate(300).start().await?;
+    let script = "shopd & p=$!; while read go; do kill $p; wait $p; VERSION=$go shopd & p=$!; done; kill $p; wait $p";
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "bash", "-c", script])?.env("VERSION", "first").spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    load.until_answered_by("first", 300, SWAP).await?;
+    for version in ["second", "third"] {
+        swap.write(&format!("{version}\n"))?;
+        load.until_answered_by(version, 300, SWAP).await?;
+    }
+    swap.close_input();
+    let exit = swap.wait(RESTORE).await?;
+    let original = load.report().await?.answers_of("v1");
+    load.until_answered_by("v1", original + 300, SWAP).await?;
+    let report = load.finish().await?;
+    println!("{} requests, slowest {:?}", report.total, report);
+    report.require_no_failure().with_context(|| format!("{exit:?}"))?;
+    restored(&shop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_restores_however_it_comes() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "ends").await?;
+    let before = shop.objects().await?;
+    let machine = laptop.snapshot()?;
+
+    // The program ends by itself, with its own code.
+    let script = "shopd & sleep 0.1; read go; kill $!; exit 7";
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "bash", "-c", script])?.spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    swap.write("go\n")?;
+    assert_eq!(swap.wait(RESTORE).await?.code(), 7);
+    restored(&shop, &before).await?;
+
+    // Ctrl-C on a terminal.
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "shopd"])?.terminal().spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    swap.write("\x03")?;
+    swap.wait(RESTORE).await?;
+    restored(&shop, &before).await?;
+
+    // The terminal is closed.
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "shopd"])?.terminal().spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    swap.close_terminal();
+    gone(&shop, &laptop, &before).await?;
+
+    // The terminal process is killed.
+    let swap = swapped(&laptop).await?;
+    swap.signal(Signal::SIGKILL)?;
+    gone(&shop, &laptop, &before).await?;
+    machine.require_same(&laptop.snapshot()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_process_restores_when_the_session_process_is_killed() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "killed").await?;
+    let before = shop.objects().await?;
+    let mut swap = swapped(&laptop).await?;
+    kill_session_process(&laptop)?;
+    let exit = swap.wait(RESTORE).await?;
+    assert_eq!(exit.code(), 125, "{exit:?}");
+    assert!(exit.stderr.contains("DP-SESSION-PROCESS"), "{exit:?}");
+    restored(&shop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_machine_restores_when_both_processes_are_killed() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "both").await?;
+    let before = shop.objects().await?;
+    let swap = swapped(&laptop).await?;
+    // Both at once: neither may see the other die.
+    swap.signal(Signal::SIGSTOP)?;
+    kill_session_process(&laptop)?;
+    swap.signal(Signal::SIGKILL)?;
+
+    let other = bed.laptop().await?;
+    other.login(&shop).await?;
+    let refused = other.devproxy(["restore", "cart"])?.output(RESTORE).await?;
+    assert_eq!(refused.code(), 125, "its Lease has not expired yet: {refused:?}");
+    assert!(refused.stderr.contains("DP-HELD"), "{refused:?}");
+    other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+    restored(&shop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_user_is_told_who_holds_it() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "second").await?;
+    let mut swap = swapped(&laptop).await?;
+    let other = bed.laptop().await?;
+    other.login(&shop).await?;
+    let refused = other.devproxy(["swap", "cart", "--", "shopd"])?.output(SWAP).await?;
+    assert_eq!(refused.code(), 125, "{refused:?}");
+    assert!(refused.stderr.contains("DP-HELD") && refused.stderr.contains("since"), "{refused:?}");
+    let status = other.devproxy(["status"])?.output(SWAP).await?.success()?;
+    assert!(status.stdout.contains("/cart"), "{status:?}");
+    swap.signal(Signal::SIGTERM)?;
+    swap.wait(RESTORE).await?;
+    Ok(())
+}
+
+/// Waits until all of ours has left cluster and laptop.
+async fn gone(shop: &Namespace, laptop: &Laptop, before: &Objects) -> Result<()> {
+    shop.until("the restore", RESTORE, async || {
+        laptop.processes().is_empty()
+            && match shop.objects().await {
+                Ok(now) => before.require_same(&now).is_ok(),
+                Err(_) => false,
+            }
+    })
+    .await?;
+    restored(shop, before).await
+}
+
+fn kill_session_process(laptop: &Laptop) -> Result<()> {
+    let session = laptop
+        .processes()
+        .into_iter()
+        .find(|process| {
+            std::fs::read(format!("/proc/{}/cmdline", process.pid))
+                .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == b"__session"))
+        })
+        .context("no session process runs")?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(session.pid), Signal::SIGKILL)?;
+    Ok(())
+}
