@@ -6,7 +6,7 @@
 //! session shell  LOADER AGENT           the same for a shell's pod
 //! session status                        all sessions
 //! session restore NAME                  from the record
-//! session forward POD PORT              stdin and stdout through the carrier
+//! session forward NS POD PORT            stdin and stdout through the carrier
 //! ```
 //!
 //! `KUBECONFIG` and its current context choose the cluster.
@@ -65,7 +65,8 @@ async fn run(args: &[&str]) -> Result<()> {
             );
             println!("{:?}", outcome?);
         }
-        ["forward", pod, port] => {
+        ["forward", namespace, pod, port] => {
+            let connection = connection.in_namespace(namespace);
             let mut carrier = portforward(&connection, pod, port.parse()?).await?;
             let mut terminal = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
             let (sent, received) = tokio::io::copy_bidirectional(&mut terminal, &mut carrier).await?;

@@ -60,6 +60,8 @@ impl Connection {
                 let user = named.and_then(|named| named.context.as_ref()?.user.clone()).unwrap_or_default();
                 let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?;
+                // Whoever impersonates (`as:` in the kubeconfig) has the other one's rights.
+                let user = config.auth_info.impersonate.clone().unwrap_or(user);
                 (config, name, user)
             }
             // Inside a pod there is no kubeconfig but a ServiceAccount: kubectl uses it too.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::resource::Verb;
+use crate::resource::{EVERYWHERE, Verb};
 
 /// Why something about the cluster could not be done.
 ///
@@ -55,7 +55,7 @@ pub enum ClusterError {
         verb: String,
         /// Plural name, with the subresource.
         resource: String,
-        /// Where.
+        /// Where; `*` for all.
         namespace: String,
     },
     /// An admission check (quota, Pod Security, a policy) refused an object.
@@ -294,6 +294,9 @@ impl ClusterError {
                     .into()
             }
             Self::Login { .. } => "log in again, as for kubectl".into(),
+            Self::Forbidden { namespace, .. } if namespace == EVERYWHERE => {
+                "ask for one namespace with -n NAMESPACE, or an administrator for the right on all".into()
+            }
             Self::Forbidden { user, verb, resource, namespace } => format!(
                 "an administrator grants it with `kubectl create rolebinding devproxy-{} --clusterrole=edit --user={user} -n {namespace}` or with deploy/rbac.yaml (needs {verb} on {resource})",
                 user.rsplit([':', '/', '@']).next().unwrap_or("user"),

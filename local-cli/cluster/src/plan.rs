@@ -244,7 +244,7 @@ impl Plan {
             original_first: self.handover == Handover::OriginalFirst,
             phase: Phase::Prepared,
             holder: self.holder.clone(),
-            since: jiff::Timestamp::now(),
+            since: crate::record::now(),
         }
     }
 }

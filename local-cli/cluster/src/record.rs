@@ -128,6 +128,12 @@ impl Record {
     }
 }
 
+/// Now, in whole seconds: it is for people.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::json;

@@ -18,6 +18,9 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 /// for.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
+/// Stands for a namespace in [`ClusterError::Forbidden`].
+pub(crate) const EVERYWHERE: &str = "*";
+
 /// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -114,6 +117,7 @@ pub(crate) struct Objects<'a> {
     connection: &'a Connection,
     kind: Kind,
     path: String,
+    everywhere: bool,
 }
 
 /// Why a merge patch is sent: with which fields of the object as a condition.
@@ -129,11 +133,11 @@ pub(crate) enum Condition<'a> {
 impl<'a> Objects<'a> {
     pub(crate) fn new(connection: &'a Connection, kind: Kind) -> Self {
         let path = kind.path(Some(&connection.namespace));
-        Self { connection, kind, path }
+        Self { connection, kind, path, everywhere: false }
     }
 
     pub(crate) fn everywhere(connection: &'a Connection, kind: Kind) -> Self {
-        Self { connection, kind, path: kind.path(None) }
+        Self { connection, kind, path: kind.path(None), everywhere: true }
     }
 
     pub(crate) async fn get(&self, name: &str) -> Result<Value, ClusterError> {
@@ -245,7 +249,12 @@ impl<'a> Objects<'a> {
         let request = request.map_err(|error| self.unsent(verb, &error))?;
         match tokio::time::timeout(verb.limit(), self.connection.client.request(request)).await {
             Ok(Ok(object)) => Ok(object),
-            Ok(Err(error)) => Err(translate(self.connection, self.kind, verb, name, error)),
+            Ok(Err(error)) => Err(match translate(self.connection, self.kind, verb, name, error) {
+                ClusterError::Forbidden { user, verb, resource, .. } if self.everywhere => {
+                    ClusterError::Forbidden { user, verb, resource, namespace: EVERYWHERE.to_owned() }
+                }
+                error => error,
+            }),
             Err(_) => Err(ClusterError::no_answer(&self.connection.cluster_url, verb, verb.limit())),
         }
     }

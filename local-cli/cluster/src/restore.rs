@@ -177,8 +177,14 @@ impl Restore<'_> {
             OriginalOutcome::Untouched if self.record.phase != Phase::Prepared => original.ready,
             _ => 0,
         };
-        let pods =
-            if expected > 0 { self.await_pods(original, expected, problems).await? } else { Vec::new() };
+        if expected == 0 {
+            // It serves, or it never did: nothing to wait for, but what is held can go to what is there.
+            let pods = Objects::new(self.connection, Kind::Pod);
+            let (pods, _) = pods.list(&original_pods(original)).await?;
+            let ready = pods.iter().filter(|pod| pod::is_ready(pod));
+            return Ok((outcome, ready.filter_map(|pod| pod::addresses(pod).first().copied()).collect()));
+        }
+        let pods = self.await_pods(original, expected, problems).await?;
         let services = self.existing_services().await?;
         if !pods.is_empty() && !services.is_empty() {
             if !slices::await_present(self.connection, &services, &pods, SLICES_LIMIT).await? {

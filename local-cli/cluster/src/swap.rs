@@ -90,7 +90,8 @@ pub struct Swap {
     /// Something may exist in the cluster.
     begun: bool,
     stand_in_uid: String,
-    switched: bool,
+    /// The runtime's words when the first agent was for the wrong processor.
+    switched: Option<String>,
     agent: Option<AgentPod>,
 }
 
@@ -111,7 +112,7 @@ impl Swap {
             lease_uid: None,
             begun: false,
             stand_in_uid: String::new(),
-            switched: false,
+            switched: None,
             agent: None,
         }
     }
@@ -189,7 +190,7 @@ impl Swap {
     }
 
     async fn acquire(&mut self) -> Result<(), ClusterError> {
-        self.record.since = jiff::Timestamp::now();
+        self.record.since = crate::record::now();
         match lease::acquire(&self.connection, &self.record).await {
             Ok(uid) => {
                 self.begun = true;
@@ -270,9 +271,17 @@ impl Swap {
                     self.agent = Some(agent);
                     return Ok(());
                 }
-                Err(ClusterError::Processor { .. }) if !self.switched && plan.config_map.is_some() => {
+                Err(ClusterError::Processor { words })
+                    if self.switched.is_none() && plan.config_map.is_some() =>
+                {
+                    self.switched = Some(words);
                     self.switch_processor(agents).await?;
                 }
+                // No node has the other processor: then the first words were about the program, not the node.
+                Err(error @ ClusterError::Schedule { .. }) => match self.switched.take() {
+                    Some(words) => return Err(ClusterError::Processor { words }),
+                    None => return Err(error),
+                },
                 Err(error) => return Err(error),
             }
         }
@@ -280,7 +289,6 @@ impl Swap {
 
     /// The node's processor is the other one: bring the agent for it, and stay on such nodes.
     async fn switch_processor(&mut self, agents: &Agents<'_>) -> Result<(), ClusterError> {
-        self.switched = true;
         self.plan.architecture = self.plan.architecture.other();
         let architecture = self.plan.architecture;
         self.tell(Progress::Note(format!(
