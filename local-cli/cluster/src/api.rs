@@ -136,6 +136,30 @@ current-context: staging
         fs::remove_dir_all(folder).unwrap();
     }
 
+    /// The session process runs all of this on a multi-threaded runtime.
+    #[test]
+    fn everything_may_run_on_another_thread() {
+        fn of<T: Send>(_: fn(&'static Connection) -> T) {}
+        of(|connection| Box::pin(crate::portforward(connection, "pod", 1)));
+        of(|connection| Box::pin(crate::sessions(connection, true)));
+        of(|connection| Box::pin(crate::find_session(connection, "cart")));
+    }
+
+    #[expect(dead_code, reason = "compiled, never run")]
+    fn the_futures_of_a_swap_are_send(
+        connection: &Connection,
+        swap: &mut crate::Swap,
+        settings: &crate::SwapSettings,
+        agents: &crate::Agents<'_>,
+        hook: &mut dyn crate::SpliceHook,
+    ) {
+        fn send<T: Send>(_: T) {}
+        send(crate::plan(connection, settings));
+        send(swap.prepare(agents, &[]));
+        send(swap.handover());
+        send(swap.undo(Some(hook)));
+    }
+
     #[tokio::test]
     async fn an_unknown_context_names_the_nearest() {
         let folder = folder("context");
