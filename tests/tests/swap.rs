@@ -110,7 +110,7 @@ async fn no_request_fails_through_handover_restarts_and_restore() -> Result<()> 
     let original = load.report().await?.answers_of("v1");
     load.until_answered_by("v1", original + 300, SWAP).await?;
     let report = load.finish().await?;
-    println!("{} requests, slowest {:?}", report.total, report);
+    println!("{} requests, {} failed, slowest {} ms", report.total, report.failed, report.slowest_ms);
     report.require_no_failure().with_context(|| format!("{exit:?}"))?;
     restored(&shop, &before).await
 }

@@ -14,7 +14,7 @@ pub(crate) struct Drain {
     open: Arc<AtomicUsize>,
 }
 
-/// One request in work.
+/// One request in work; the first of a connection from its accept on.
 #[derive(Debug)]
 pub(crate) struct InWork(Arc<AtomicUsize>);
 
@@ -39,14 +39,15 @@ impl Drain {
         InWork(Arc::clone(&self.open))
     }
 
-    /// Waits for a signal, then for the drain time and for what is in work.
-    pub(crate) fn wait(&self, signals: &SigSet, serve_on: Duration) {
+    /// Waits for a signal, then for the drain time; then stops accepting and waits for what is in work.
+    pub(crate) fn wait(&self, signals: &SigSet, serve_on: Duration, stop_accepting: impl FnOnce()) {
         let Ok(signal) = signals.wait() else { return };
         if signal == Signal::SIGINT || serve_on.is_zero() {
             return;
         }
         self.leaving.store(true, Ordering::Relaxed);
         std::thread::sleep(serve_on);
+        stop_accepting();
         let limit = Instant::now() + Duration::from_secs(10);
         while self.open.load(Ordering::Acquire) > 0 && Instant::now() < limit {
             std::thread::sleep(Duration::from_millis(5));

@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Result, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
+
 use crate::answers::{Answer, Request};
-use crate::drain::Drain;
+use crate::drain::{Drain, InWork};
 use crate::settings::{Settings, host_name};
 use crate::{answers, echo};
 
@@ -29,15 +32,21 @@ pub(crate) fn run() -> Result<()> {
     let listener = listen(settings.port)?;
     eprintln!("{} {} listens on {}", settings.name, settings.version, settings.port);
     let (accepting, shared) = (drain.clone(), Arc::clone(&settings));
-    std::thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
+    let stopped = listener.try_clone()?;
+    let acceptor = std::thread::spawn(move || {
+        // A listener that was shut down gives EINVAL.
+        while let Ok((connection, _)) = listener.accept() {
             let (drain, settings) = (accepting.clone(), Arc::clone(&shared));
+            let first = drain.in_work();
             let serving = std::thread::Builder::new().stack_size(256 << 10);
             // A machine without room for one more thread closes this connection, as a full server would.
-            drop(serving.spawn(move || serve(&connection, &settings, &drain)));
+            drop(serving.spawn(move || serve(&connection, first, &settings, &drain)));
         }
     });
-    drain.wait(&signals, settings.drain);
+    drain.wait(&signals, settings.drain, || {
+        let _ = shutdown(stopped.as_raw_fd(), Shutdown::Both);
+        let _ = acceptor.join();
+    });
     Ok(())
 }
 
@@ -52,12 +61,13 @@ pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn serve(connection: &TcpStream, settings: &Settings, drain: &Drain) -> Result<()> {
+fn serve(connection: &TcpStream, first: InWork, settings: &Settings, drain: &Drain) -> Result<()> {
     connection.set_read_timeout(Some(IDLE))?;
     connection.set_nodelay(true)?;
     let mut reader = BufReader::new(connection);
+    let mut first = Some(first);
     while let Some(request) = read_request(&mut reader, connection)? {
-        let _in_work = drain.in_work();
+        let _in_work = first.take().unwrap_or_else(|| drain.in_work());
         let answer = answers::answer(&request, settings);
         let close = request.close || drain.is_leaving();
         write_answer(connection, &answer, close, settings)?;
