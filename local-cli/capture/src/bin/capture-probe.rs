@@ -19,7 +19,6 @@ fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
-        ["await-link"] => await_link(),
         ["connect", target] => connect(target).and_then(hear),
         ["connect-within", milliseconds, target] => connect_within(milliseconds, target),
         ["half-close", target] => connect(target).and_then(half_close),
@@ -39,19 +38,6 @@ fn main() {
             None => println!("error {error}"),
         }
     }
-}
-
-/// A fresh veth drops what is sent before the kernel's link watch has activated it; TCP would send again after 1 s,
-/// a datagram is lost.
-fn await_link() -> io::Result<()> {
-    let running = |link: nix::ifaddrs::InterfaceAddress| {
-        link.interface_name == "eth0" && link.flags.contains(nix::net::if_::InterfaceFlags::IFF_RUNNING)
-    };
-    while !nix::ifaddrs::getifaddrs()?.any(running) {
-        thread::sleep(Duration::from_millis(1));
-    }
-    println!("running");
-    Ok(())
 }
 
 fn address(text: &str) -> io::Result<SocketAddr> {
