@@ -157,7 +157,7 @@ impl Load<'_> {
     /// Ends it, waits for the requests on their way and gives what it saw.
     pub async fn finish(self) -> Result<Report> {
         let report = self.control("finish").await?;
-        self.namespace.kubectl(["delete", "pod", &self.pod, "--wait=false"]).await?;
+        self.namespace.kubectl(["delete", "pod", &self.pod, "--grace-period=1"]).await?;
         Ok(report)
     }
 
