@@ -6,7 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Take one service of a Kubernetes cluster onto the laptop.
 #[derive(Debug, Parser)]
-#[command(name = "devproxy", version, disable_help_subcommand = true, after_help = "\
+#[command(
+    name = "devproxy",
+    version,
+    disable_help_subcommand = true,
+    after_help = "\
 Examples:
   devproxy swap cart -- cargo run        run your cart in place of the cluster's, as if in its pod
   devproxy swap shop/cart                the same with a shell, to edit and restart in it
@@ -16,7 +20,8 @@ Examples:
   devproxy restore cart                  put it back, from any machine
 
 Exit codes: the program's own; 128+n when signal n ended it; 125 devproxy failed (see the DP-… code);
-126 the program cannot be executed; 127 it was not found.")]
+126 the program cannot be executed; 127 it was not found."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -59,7 +59,9 @@ fn form(form: EnvironmentForm) -> Form {
 fn print<T: serde::Serialize>(value: &T, output: crate::cli::Output) -> Result<(), Failure> {
     use std::io::Write;
     let text = match output {
-        crate::cli::Output::Yaml => serde_yaml_ng::to_string(value).map_err(|e| Failure::new("DP-OUTPUT", e))?,
+        crate::cli::Output::Yaml => {
+            serde_yaml_ng::to_string(value).map_err(|e| Failure::new("DP-OUTPUT", e))?
+        }
         _ => serde_json::to_string_pretty(value).map_err(|e| Failure::new("DP-OUTPUT", e))? + "\n",
     };
     write_stdout(&text);

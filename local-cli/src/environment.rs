@@ -8,10 +8,41 @@ use std::{
 
 /// Names whose value on the laptop stays: they describe the terminal, the person and the tools, not the service.
 const LAPTOP_KEEPS: &[&str] = &[
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "SHLVL", "TERM", "COLORTERM", "TERM_PROGRAM",
-    "TERM_PROGRAM_VERSION", "LANG", "LANGUAGE", "TZ", "EDITOR", "VISUAL", "PAGER", "LESS", "DISPLAY",
-    "WAYLAND_DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_TTY",
-    "GPG_AGENT_INFO", "TMUX", "TMUX_PANE", "STY", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "LS_COLORS", "TMPDIR",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "TERM",
+    "COLORTERM",
+    "TERM_PROGRAM",
+    "TERM_PROGRAM_VERSION",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "LESS",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "SSH_AUTH_SOCK",
+    "SSH_AGENT_PID",
+    "GPG_TTY",
+    "GPG_AGENT_INFO",
+    "TMUX",
+    "TMUX_PANE",
+    "STY",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "LS_COLORS",
+    "TMPDIR",
     "PS1",
 ];
 
@@ -38,9 +69,8 @@ pub fn shell(
     pod: &[(Vec<u8>, Vec<u8>)],
     session: &str,
 ) -> BTreeMap<OsString, OsString> {
-    let pod = pod.iter().map(|(name, value)| {
-        (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))
-    });
+    let pod =
+        pod.iter().map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone())));
     let mut result = BTreeMap::new();
     if form == Form::Merged {
         result.extend(laptop.into_iter().filter(|(name, _)| !dropped_from_laptop(name.as_bytes())));
@@ -93,7 +123,12 @@ mod tests {
     fn the_pod_wins_but_the_person_keeps_terminal_and_tools() {
         let merged = shell(
             Form::Merged,
-            laptop(&[("PATH", "/home/me/bin"), ("DATABASE_URL", "local"), ("LC_ALL", "de"), ("EDITOR", "vi")]),
+            laptop(&[
+                ("PATH", "/home/me/bin"),
+                ("DATABASE_URL", "local"),
+                ("LC_ALL", "de"),
+                ("EDITOR", "vi"),
+            ]),
             &pod(&[("PATH", "/app/bin"), ("DATABASE_URL", "pod"), ("LC_ALL", "C"), ("MULTI", "a\nb")]),
             "shop/cart",
         );

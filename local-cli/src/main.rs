@@ -18,7 +18,11 @@ fn main() -> ExitCode {
         // Help and version are no failure; a wrong command line is one of devproxy's own.
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { devproxy::failure::EXIT_FAILURE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                devproxy::failure::EXIT_FAILURE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     start_log(cli.global.verbose);
@@ -44,7 +48,9 @@ fn main() -> ExitCode {
 fn start_log(verbose: u8) {
     let level = match verbose {
         0 => return,
-        1 => "devproxy=info,devproxy_cluster=info,devproxy_capture=info,devproxy_tunnel=info,devproxy_namespaces=info",
+        1 => {
+            "devproxy=info,devproxy_cluster=info,devproxy_capture=info,devproxy_tunnel=info,devproxy_namespaces=info"
+        }
         _ => "debug,hyper=info,hyper_util=info,rustls=info,tower=info",
     };
     tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).init();

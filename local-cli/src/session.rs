@@ -11,8 +11,8 @@
 
 pub mod client;
 pub mod handover;
-pub mod live;
 pub mod link;
+pub mod live;
 pub mod outlet;
 pub mod process;
 pub mod protocol;

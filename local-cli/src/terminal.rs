@@ -46,7 +46,8 @@ impl Program {
     /// Looks `words` up as a shell would, before anything is changed in the cluster. No words: the user's shell.
     pub fn find(words: &[String], form: environment::Form) -> Result<Self, Failure> {
         let Some((name, arguments)) = words.split_first() else {
-            let shell = std::env::var_os("SHELL").filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".into());
+            let shell =
+                std::env::var_os("SHELL").filter(|s| !s.is_empty()).unwrap_or_else(|| "/bin/sh".into());
             return Ok(Self { path: shell.into(), arguments: Vec::new(), form });
         };
         let path = lookup(name)?;
@@ -77,7 +78,9 @@ fn lookup(name: &str) -> Result<PathBuf, Failure> {
     if name.contains('/') {
         let path = std::path::absolute(name).unwrap_or_else(|_| PathBuf::from(name));
         return match path.metadata() {
-            Err(e) => Err(Failure::new("DP-PROGRAM-NOT-FOUND", format!("`{name}`: {e}")).exit(EXIT_NOT_FOUND)),
+            Err(e) => {
+                Err(Failure::new("DP-PROGRAM-NOT-FOUND", format!("`{name}`: {e}")).exit(EXIT_NOT_FOUND))
+            }
             Ok(_) if executable(&path) => Ok(path),
             Ok(_) => Err(Failure::new("DP-PROGRAM-NOT-EXECUTABLE", format!("`{name}` is not executable"))
                 .hint(format!("chmod +x {name}"))
@@ -231,9 +234,15 @@ impl Terminal<'_> {
     }
 
     fn left_early(&self) -> Failure {
-        Failure::new("DP-INTERRUPTED", "left before the restore was done; the session process goes on with it")
-            .hint(format!("`devproxy status` shows it, `devproxy restore {}` repeats it", self.start.plan.title()))
-            .exit(EXIT_INTERRUPTED)
+        Failure::new(
+            "DP-INTERRUPTED",
+            "left before the restore was done; the session process goes on with it",
+        )
+        .hint(format!(
+            "`devproxy status` shows it, `devproxy restore {}` repeats it",
+            self.start.plan.title()
+        ))
+        .exit(EXIT_INTERRUPTED)
     }
 
     /// The session process is dead: we do its last work.

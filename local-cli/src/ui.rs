@@ -27,7 +27,8 @@ impl Progress {
         let spinner = terminal.then(|| {
             let bar = ProgressBar::new_spinner();
             bar.set_style(
-                ProgressStyle::with_template("  {spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+                ProgressStyle::with_template("  {spinner} {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
             );
             bar
         });
@@ -46,17 +47,17 @@ impl Progress {
     pub fn done(&self, step: &str, text: &str, took: Duration) {
         let head = format!("{step:<9} {text}");
         let pad = TIME_COLUMN.saturating_sub(head.chars().count());
-        self.line(self.paint("32", "✓"), &format!("{head}{:pad$} {:>5.1} s", "", took.as_secs_f64()));
+        self.line(&self.paint("32", "✓"), &format!("{head}{:pad$} {:>5.1} s", "", took.as_secs_f64()));
     }
 
     /// Something to know.
     pub fn notice(&self, text: &str) {
-        self.line("…".to_owned(), text);
+        self.line("…", text);
     }
 
     /// Something to know that may hurt.
     pub fn warning(&self, text: &str) {
-        self.line(self.paint("33", "!"), text);
+        self.line(&self.paint("33", "!"), text);
     }
 
     /// The one-line error and its hint.
@@ -77,7 +78,7 @@ impl Progress {
         }
     }
 
-    fn line(&self, mark: String, text: &str) {
+    fn line(&self, mark: &str, text: &str) {
         self.write(&format!("  {mark} {text}"));
     }
 

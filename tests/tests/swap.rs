@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// From Enter to the handover, with a pod to be started on a busy machine.
-const SWAP: Duration = Duration::from_secs(60);
+const SWAP: Duration = Duration::from_mins(1);
 /// From the program's end to ours: the original's pods start, the stand-in drains.
-const RESTORE: Duration = Duration::from_secs(120);
+const RESTORE: Duration = Duration::from_mins(2);
 
 /// A namespace with `cart` in it, and a laptop whose user may `edit` there.
 async fn cart(bed: &Bed, purpose: &str) -> Result<(Namespace, Laptop)> {
@@ -30,7 +30,11 @@ async fn cart(bed: &Bed, purpose: &str) -> Result<(Namespace, Laptop)> {
         .env("MULTI", "a\nb")
         .variable(json!({"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}))
         .volume("settings", "/app/settings", json!({"configMap": {"name": "settings"}}))
-        .volume("password", "/etc/cart/password", json!({"secret": {"secretName": "password", "defaultMode": 0o400}}));
+        .volume(
+            "password",
+            "/etc/cart/password",
+            json!({"secret": {"secretName": "password", "defaultMode": 0o400}}),
+        );
     shop.deploy(app).await?;
     // The pod that asks is part of what is compared.
     shop.client().await?;
@@ -74,7 +78,8 @@ async fn a_local_program_takes_a_deployments_place_and_gives_it_back() -> Result
     assert_eq!(shop.ask("http://cart:8080/env/POD_IP").await?, local.ip().to_string());
     assert_eq!(shop.ask("http://cart:8080/file/app/settings/long").await?, "two\nlines\n");
     assert_eq!(shop.ask("http://cart:8080/file/etc/cart/password/password").await?, "open sesame");
-    let token = shop.ask("http://cart:8080/file/var/run/secrets/kubernetes.io/serviceaccount/namespace").await?;
+    let token =
+        shop.ask("http://cart:8080/file/var/run/secrets/kubernetes.io/serviceaccount/namespace").await?;
     assert_eq!(token, shop.name());
     let resolved = shop.ask("http://cart:8080/resolve/redis").await?;
     assert_eq!(resolved.lines().count(), 2, "{resolved}");
@@ -97,8 +102,10 @@ async fn no_request_fails_through_handover_restarts_and_restore() -> Result<()> 
     let (shop, laptop) = cart(&bed, "load").await?;
     let before = shop.objects().await?;
     let load = shop.load("http://cart:8080/").rate(300).start().await?;
-    let script = "shopd & p=$!; while read go; do kill $p; wait $p; VERSION=$go shopd & p=$!; done; kill $p; wait $p";
-    let mut swap = laptop.devproxy(["swap", "cart", "--", "bash", "-c", script])?.env("VERSION", "first").spawn()?;
+    let script =
+        "shopd & p=$!; while read go; do kill $p; wait $p; VERSION=$go shopd & p=$!; done; kill $p; wait $p";
+    let mut swap =
+        laptop.devproxy(["swap", "cart", "--", "bash", "-c", script])?.env("VERSION", "first").spawn()?;
     swap.wait_for("handover", SWAP).await?;
     load.until_answered_by("first", 300, SWAP).await?;
     for version in ["second", "third"] {

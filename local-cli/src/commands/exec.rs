@@ -39,14 +39,20 @@ pub(super) async fn find(wanted: Option<&str>) -> Result<(Client, Status), Failu
     }
     match (sessions.len(), wanted) {
         (1, _) => sessions.pop().ok_or_else(|| Failure::new("DP-NO-SESSION", "no session")),
-        (0, Some(wanted)) => Err(Failure::new("DP-NO-SESSION", format!("no session `{wanted}` runs on this laptop"))
-            .hint("`devproxy status` lists them")),
+        (0, Some(wanted)) => {
+            Err(Failure::new("DP-NO-SESSION", format!("no session `{wanted}` runs on this laptop"))
+                .hint("`devproxy status` lists them"))
+        }
         (0, None) => Err(Failure::new("DP-NO-SESSION", "no session runs on this laptop")
             .hint("`devproxy swap NAME` starts one")),
         (count, _) => {
-            let list: Vec<_> = sessions.iter().map(|(_, s)| format!("{}/{} ({})", s.namespace, s.name, s.id)).collect();
-            Err(Failure::new("DP-WHICH-SESSION", format!("{count} sessions run on this laptop: {}", list.join(", ")))
-                .hint("name one of them"))
+            let list: Vec<_> =
+                sessions.iter().map(|(_, s)| format!("{}/{} ({})", s.namespace, s.name, s.id)).collect();
+            Err(Failure::new(
+                "DP-WHICH-SESSION",
+                format!("{count} sessions run on this laptop: {}", list.join(", ")),
+            )
+            .hint("name one of them"))
         }
     }
 }

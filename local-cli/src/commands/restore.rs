@@ -3,7 +3,8 @@
 use std::{future::Future, time::Instant};
 
 use devproxy_cluster::{
-    ClusterError, Connection, Outcome, Record, SessionInfo, find_session, restore, sessions, swap::Progress as Line,
+    ClusterError, Connection, Outcome, Record, SessionInfo, find_session, restore, sessions,
+    swap::Progress as Line,
 };
 use tokio::sync::mpsc;
 
@@ -43,7 +44,13 @@ async fn one(connection: &Connection, wanted: &str, force: bool, progress: &Prog
     if let Some(info) = info.filter(|info| !force && !info.expired && !is_ours(info)) {
         return Err(Failure::new(
             "DP-HELD",
-            format!("{} is held by {}@{} since {}, who is still there", record.title(), info.user, info.host, info.since),
+            format!(
+                "{} is held by {}@{} since {}, who is still there",
+                record.title(),
+                info.user,
+                info.host,
+                info.since
+            ),
         )
         .hint("ask them to end it, or restore it nevertheless with --force"));
     }

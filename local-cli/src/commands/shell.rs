@@ -16,8 +16,11 @@ use crate::{
 pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
     let options = swap::options(&shell.session)?;
     let program = swap::program(&shell.session)?;
-    let settings =
-        ShellSettings { like: shell.like, agent_image: shell.session.agent_image.clone(), holder: super::holder() };
+    let settings = ShellSettings {
+        like: shell.like,
+        agent_image: shell.session.agent_image.clone(),
+        holder: super::holder(),
+    };
     let progress = Progress::new();
     let since = Instant::now();
     progress.begun("plan");

@@ -37,7 +37,11 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         return Ok(0);
     }
     if rows.is_empty() {
-        let place = if status.all { "any namespace".to_owned() } else { format!("namespace {}", connection.namespace) };
+        let place = if status.all {
+            "any namespace".to_owned()
+        } else {
+            format!("namespace {}", connection.namespace)
+        };
         eprintln!("no session in {place}, none on this laptop");
         return Ok(0);
     }
@@ -118,7 +122,10 @@ mod tests {
     fn ages_are_those_of_kubectl() {
         let since: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let after = |seconds| age(since, since + jiff::SignedDuration::from_secs(seconds));
-        assert_eq!([after(5), after(119), after(125), after(7200), after(200_000)], ["5s", "119s", "2m", "2h", "2d"]);
+        assert_eq!(
+            [after(5), after(119), after(125), after(7200), after(200_000)],
+            ["5s", "119s", "2m", "2h", "2d"]
+        );
     }
 
     #[test]

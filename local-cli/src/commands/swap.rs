@@ -54,7 +54,8 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
 
 pub(super) fn options(flags: &SessionFlags) -> Result<Options, Failure> {
     LocalRoutes::parse(&flags.local).map_err(|e| {
-        Failure::new("DP-USAGE", format!("--local: {e}")).hint("a name, *.suffix, an address or a CIDR, e.g. --local pypi.org")
+        Failure::new("DP-USAGE", format!("--local: {e}"))
+            .hint("a name, *.suffix, an address or a CIDR, e.g. --local pypi.org")
     })?;
     Ok(Options { publish: flags.publish.clone(), local: flags.local.clone(), hold: flags.hold })
 }
@@ -66,7 +67,8 @@ pub(super) fn program(flags: &SessionFlags) -> Result<Program, Failure> {
 /// Reads `POD[:LOCAL][/udp|/tcp]`.
 fn mapping(text: &str) -> Result<PortMapping, Failure> {
     let wrong = || {
-        Failure::new("DP-USAGE", format!("`--port {text}` is not understood")).hint("e.g. --port 8080:3000 or --port 53:5353/udp")
+        Failure::new("DP-USAGE", format!("`--port {text}` is not understood"))
+            .hint("e.g. --port 8080:3000 or --port 53:5353/udp")
     };
     let (ports, protocol) = match text.split_once('/') {
         None => (text, Protocol::Tcp),

@@ -88,21 +88,25 @@ impl Client {
 /// Starts the session process: this program again, in a session of its own (setsid), its control socket as
 /// standard input. It outlives us and restores when we die.
 pub async fn spawn(start: Start) -> Result<(Child, Client), Failure> {
-    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(process_failure)?;
+    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(|e| process_failure(&e))?;
     let mut command = std::process::Command::new(Path::new("/proc/self/exe"));
-    command.arg0("devproxy").arg(process::ARGUMENT).stdin(Stdio::from(OwnedFd::from(far))).stdout(Stdio::null());
+    command
+        .arg0("devproxy")
+        .arg(process::ARGUMENT)
+        .stdin(Stdio::from(OwnedFd::from(far)))
+        .stdout(Stdio::null());
     if start.verbose == 0 {
         command.stderr(Stdio::null());
     }
     // A process group of its own keeps Ctrl-C away until it has called setsid.
     command.process_group(0);
-    let child = Command::from(command).spawn().map_err(process_failure)?;
-    near.set_nonblocking(true).map_err(process_failure)?;
-    let mut client = Client::over(UnixStream::from_std(near).map_err(process_failure)?);
+    let child = Command::from(command).spawn().map_err(|e| process_failure(&e))?;
+    near.set_nonblocking(true).map_err(|e| process_failure(&e))?;
+    let mut client = Client::over(UnixStream::from_std(near).map_err(|e| process_failure(&e))?);
     client.send(&Request::Start(Box::new(start))).await;
     Ok((child, client))
 }
 
-fn process_failure(error: std::io::Error) -> Failure {
+fn process_failure(error: &std::io::Error) -> Failure {
     Failure::new("DP-SESSION-PROCESS", format!("the session process could not be started: {error}"))
 }

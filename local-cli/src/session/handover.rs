@@ -27,7 +27,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// Reads `--ready`.
 pub fn ready_mode(text: &str) -> Result<ReadyMode, Failure> {
     match text.strip_prefix("http:") {
-        Some(path) if path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+        Some(path)
+            if path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+        {
             Ok(ReadyMode::Http(path.to_owned()))
         }
         None if text == "listen" => Ok(ReadyMode::Listen),
@@ -50,7 +52,10 @@ pub async fn program_ready(
         match (found, ready) {
             (Some(port), ReadyMode::Listen) => return Ok(port),
             (Some(port), ReadyMode::Http(path)) => {
-                if timeout(PROBE_LIMIT, probe(namespaces, port, path)).await.is_ok_and(|answer| answer.unwrap_or(false)) {
+                if timeout(PROBE_LIMIT, probe(namespaces, port, path))
+                    .await
+                    .is_ok_and(|answer| answer.unwrap_or(false))
+                {
                     return Ok(port);
                 }
                 sleep(PROBE_PAUSE).await;
@@ -86,10 +91,8 @@ fn status_below_400(head: &[u8; 12]) -> bool {
 }
 
 async fn connect(namespaces: &Namespaces, port: u16) -> std::io::Result<TcpStream> {
-    let mut sockets = namespaces
-        .sockets(Side::Shell, Family::V4, Kind::Tcp, 1)
-        .await
-        .map_err(std::io::Error::other)?;
+    let mut sockets =
+        namespaces.sockets(Side::Shell, Family::V4, Kind::Tcp, 1).await.map_err(std::io::Error::other)?;
     let socket: OwnedFd = sockets.pop().ok_or_else(|| std::io::Error::other("no socket"))?;
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
     socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await

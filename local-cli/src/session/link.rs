@@ -194,10 +194,15 @@ impl AgentHandle {
     async fn command(&self, command: ToAgent) -> Result<FromAgent, Failure> {
         let (answer, answered) = oneshot::channel();
         let wait = async {
-            self.commands.send((command, answer)).await.map_err(|_| tunnel_failure("the session is ending"))?;
+            self.commands
+                .send((command, answer))
+                .await
+                .map_err(|_| tunnel_failure("the session is ending"))?;
             answered.await.map_err(|_| tunnel_failure("lost while the agent was asked"))
         };
-        timeout(COMMAND, wait).await.unwrap_or_else(|_| Err(tunnel_failure("the agent did not answer within 10 s")))
+        timeout(COMMAND, wait)
+            .await
+            .unwrap_or_else(|_| Err(tunnel_failure("the agent did not answer within 10 s")))
     }
 }
 
@@ -245,7 +250,10 @@ async fn run(
             tracing::info!(%failure, "the new agent did not take over");
         }
         let seconds = lost.elapsed().as_secs_f64();
-        context.outlet.notice(&format!("connected again after {seconds:.1} s; open connections were reset")).await;
+        context
+            .outlet
+            .notice(&format!("connected again after {seconds:.1} s; open connections were reset"))
+            .await;
     }
 }
 
@@ -347,10 +355,13 @@ async fn again(context: &Context) -> (Connected, Flow) {
 
 async fn attempt(context: &Context) -> Result<(Connected, Flow), Failure> {
     let address = &context.address;
-    let pod: AgentPod = timeout(ATTEMPT, find_agent(&address.connection, &address.namespace, &address.session, &address.container))
-        .await
-        .map_err(|_| tunnel_failure("the API server does not answer"))??
-        .ok_or_else(|| tunnel_failure(format!("no pod of `{}` runs", address.stand_in)))?;
+    let pod: AgentPod = timeout(
+        ATTEMPT,
+        find_agent(&address.connection, &address.namespace, &address.session, &address.container),
+    )
+    .await
+    .map_err(|_| tunnel_failure("the API server does not answer"))??
+    .ok_or_else(|| tunnel_failure(format!("no pod of `{}` runs", address.stand_in)))?;
     let connected = Connected::dial(address, &pod.name).await?;
     let (trees, files) = connected.files(&context.roots).await?;
     for tree in trees {

@@ -208,7 +208,8 @@ fn answered_by(capture: &Capture, port: u16, original: &Original) -> String {
     let listeners = capture.listeners();
     let inode = listeners.borrow().on(control::Protocol::Tcp, port).next().map(|listener| listener.inode);
     let owner = inode.and_then(|inode| owner(inode).ok().flatten());
-    let who = owner.map_or_else(|| "the program".to_owned(), |owner| format!("pid {} ({})", owner.pid, owner.command));
+    let who = owner
+        .map_or_else(|| "the program".to_owned(), |owner| format!("pid {} ({})", owner.pid, owner.command));
     format!("{port} is answered by {who}; {} scaled to 0", original.name)
 }
 

@@ -61,6 +61,7 @@ pub struct Options {
 pub fn main() -> ExitCode {
     // Of a session of its own: neither Ctrl-C nor the end of the terminal reaches it.
     let _ = nix::unistd::setsid();
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(run()),
@@ -72,7 +73,9 @@ async fn run() -> ExitCode {
     let Ok(terminal) = standard_input() else { return ExitCode::FAILURE };
     let (reader, writer) = terminal.into_split();
     let mut reader = BufReader::new(reader);
-    let Ok(Some(Request::Start(start))) = protocol::receive(&mut reader).await else { return ExitCode::FAILURE };
+    let Ok(Some(Request::Start(start))) = protocol::receive(&mut reader).await else {
+        return ExitCode::FAILURE;
+    };
     start_log(start.verbose);
 
     let shared = Shared::new(&start.plan);
@@ -107,6 +110,14 @@ async fn run() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A connection costs up to three descriptors and the usual soft limit is 1,024; the hard one is meant for us.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// The socket that the terminal process left as standard input, which becomes /dev/null: programs that we start
 /// (login plugins) must not hold the socket open.
 fn standard_input() -> std::io::Result<UnixStream> {
@@ -118,7 +129,11 @@ fn standard_input() -> std::io::Result<UnixStream> {
 
 fn start_log(verbose: u8) {
     if verbose > 0 {
-        let level = if verbose == 1 { "info,hyper=warn,tower=warn" } else { "debug,hyper=info,rustls=info,tower=info" };
+        let level = if verbose == 1 {
+            "info,hyper=warn,tower=warn"
+        } else {
+            "debug,hyper=info,rustls=info,tower=info"
+        };
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::new(level))
             .with_writer(std::io::stderr)
@@ -144,7 +159,10 @@ impl Shared {
             schema: SCHEMA,
             id: plan.session.clone(),
             namespace: plan.namespace.clone(),
-            name: plan.original.as_ref().map_or_else(|| plan.stand_in_name.clone(), |original| original.name.clone()),
+            name: plan
+                .original
+                .as_ref()
+                .map_or_else(|| plan.stand_in_name.clone(), |original| original.name.clone()),
             phase: "starting".to_owned(),
             pod: None,
             program: None,
@@ -261,7 +279,8 @@ async fn answer(shared: &Shared, request: Request, events: &mpsc::Sender<Event>)
             let answer = match entrance {
                 Some(entrance) => Event::Shell(Box::new(entrance)),
                 None => Event::Failed(
-                    Failure::new("DP-SESSION-STARTING", "the session is still starting").hint("try again in a moment"),
+                    Failure::new("DP-SESSION-STARTING", "the session is still starting")
+                        .hint("try again in a moment"),
                 ),
             };
             let _ = events.send(answer).await;

@@ -107,7 +107,10 @@ pub enum ProtocolError {
 }
 
 /// Sends one message. Not cancel-safe.
-pub async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> Result<(), ProtocolError> {
+pub async fn send<T: Serialize>(
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &T,
+) -> Result<(), ProtocolError> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     to.write_all(&line).await?;
@@ -136,7 +139,9 @@ mod tests {
         send(&mut near, &Event::Ended).await.unwrap();
         drop(near);
         let mut far = tokio::io::BufReader::new(far);
-        assert!(matches!(receive(&mut far).await.unwrap(), Some(Event::Notice(text)) if text == "two\nlines"));
+        assert!(
+            matches!(receive(&mut far).await.unwrap(), Some(Event::Notice(text)) if text == "two\nlines")
+        );
         assert!(matches!(receive(&mut far).await.unwrap(), Some(Event::Ended)));
         assert!(receive::<Event>(&mut far).await.unwrap().is_none());
     }

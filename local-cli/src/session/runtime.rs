@@ -38,7 +38,8 @@ impl RuntimeFolder {
 
     fn check(&self) -> Result<(), Failure> {
         let metadata = fs::symlink_metadata(&self.0).map_err(|e| self.failure(&e))?;
-        if metadata.is_dir() && metadata.uid() == Uid::current().as_raw() && metadata.mode() & 0o077 == 0 {
+        if metadata.is_dir() && metadata.uid() == Uid::current().as_raw() && metadata.mode() & 0o777 == 0o700
+        {
             Ok(())
         } else {
             Err(self.failure(&io::Error::other("it belongs to somebody else or others may enter it")))
@@ -62,7 +63,9 @@ impl RuntimeFolder {
         }
         let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
         let mut ids: Vec<_> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".sock").map(str::to_owned))
+            .filter_map(|entry| {
+                entry.ok()?.file_name().into_string().ok()?.strip_suffix(".sock").map(str::to_owned)
+            })
             .collect();
         ids.sort();
         ids

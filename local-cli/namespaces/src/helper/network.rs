@@ -74,15 +74,19 @@ impl Network {
         Ok((network, Sockets { gateway, shell, diag }))
     }
 
-    /// Runs `work` in one of the namespaces; the process is back in the shell's afterwards.
-    pub(super) fn within<T>(&self, side: Side, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Runs `work` in one of the namespaces. For the gateway's in a thread of its own: who enters through the helper's
+    /// pid (`Entrance`) gets the namespaces of its first thread, which must be the shell's at every moment.
+    pub(super) fn within<T: Send>(&self, side: Side, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         if side == Side::Shell {
             return work();
         }
-        setns(&self.gateway, CloneFlags::CLONE_NEWNET).at("setns to the gateway")?;
-        let result = work();
-        setns(&self.shell, CloneFlags::CLONE_NEWNET).at("setns to the shell")?;
-        result
+        std::thread::scope(|scope| {
+            let inside = || {
+                setns(&self.gateway, CloneFlags::CLONE_NEWNET).at("setns to the gateway")?;
+                work()
+            };
+            scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 

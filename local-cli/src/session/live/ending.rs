@@ -28,10 +28,11 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// Ends the session. Whatever happens here, the Lease goes last, so `devproxy restore` can repeat it.
 pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared: &Shared) {
     let since = Instant::now();
-    shared.update(|status| status.phase = "restoring".to_owned());
+    shared.update(|status| "restoring".clone_into(&mut status.phase));
     let helper = live.as_ref().map(|live| live.namespaces.pid());
     hang_up(helper, Signal::SIGHUP);
-    let mut hook = live.as_ref().map(|live| Hook { agent: live.agent.clone(), outlet: shared.outlet.clone() });
+    let mut hook =
+        live.as_ref().map(|live| Hook { agent: live.agent.clone(), outlet: shared.outlet.clone() });
     let hook = hook.as_mut().map(|hook| -> &mut dyn SpliceHook { hook });
     match put_back(swap, hook, shared).await {
         Ok(outcome) => report(plan, &outcome, since, shared).await,
@@ -53,10 +54,7 @@ async fn put_back(
 ) -> Result<Outcome, Failure> {
     let mut attempt = 1;
     loop {
-        let hook = match &mut hook {
-            Some(hook) => Some(&mut **hook as &mut dyn SpliceHook),
-            None => None,
-        };
+        let hook = hook.as_mut().map(|hook| &mut **hook as &mut dyn SpliceHook);
         match swap.undo(hook).await {
             Ok(outcome) => return Ok(outcome),
             Err(error) if attempt == ATTEMPTS => return Err(error.into()),
@@ -114,7 +112,9 @@ pub(crate) fn describe(name: &str, outcome: &Outcome) -> Option<String> {
             format!("{name} 0 → {replicas} replicas, {} ready; all of ours is gone", outcome.ready)
         }
         OriginalOutcome::Rescaled { replicas } => {
-            format!("{name} was scaled to {replicas} by somebody else meanwhile and stays so; all of ours is gone")
+            format!(
+                "{name} was scaled to {replicas} by somebody else meanwhile and stays so; all of ours is gone"
+            )
         }
         OriginalOutcome::Deleted => format!("{name} was deleted meanwhile; all of ours is gone"),
         OriginalOutcome::Replaced => {

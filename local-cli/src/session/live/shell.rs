@@ -1,18 +1,16 @@
 //! The shell over a connected agent: namespaces, files, capture, and the tasks that keep them.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use devproxy_capture::{Capture, CaptureSettings, LocalRoutes, PortMapping, PortRules};
 use devproxy_cluster::{AgentPod, Beat, Heartbeat, Plan, Swap, lease::RENEW_EVERY};
 use devproxy_namespaces::{Files, Namespaces, Spec};
 use devproxy_tunnel::control::{Facts, FileKind, PodPort, Protocol, Scope};
-use tokio::{sync::{broadcast::error::RecvError, mpsc}, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    task::JoinSet,
+    time::sleep,
+};
 
 use crate::{
     Failure,
@@ -43,7 +41,8 @@ pub(super) struct Live {
 
 /// Makes and drops namespaces: the kernel's refusal comes before anything changes in the cluster.
 pub(super) async fn preflight() -> Result<(), Failure> {
-    let spec = Spec { hostname: "devproxy".to_owned(), addresses: vec![IpAddr::from([192, 0, 2, 1])], mtu: 1500 };
+    let spec =
+        Spec { hostname: "devproxy".to_owned(), addresses: vec![IpAddr::from([192, 0, 2, 1])], mtu: 1500 };
     Namespaces::create(helper(), &spec).await?;
     Ok(())
 }
@@ -173,13 +172,13 @@ async fn port_table(capture: Capture, agent: AgentHandle, shared: Shared) {
     loop {
         let ports = wanted.borrow_and_update().clone();
         shared.update(|status| {
-            status.ports.insert("pod".to_owned(), ports.iter().map(port_text).collect());
+            status.ports.insert("pod".to_owned(), ports.iter().copied().map(port_text).collect());
         });
         match agent.listen(&ports).await {
             Ok(failed) => {
                 for (port, cause) in failed {
                     if told.insert(port) {
-                        let port = port_text(&port);
+                        let port = port_text(port);
                         shared.outlet.notice(&format!("{port} cannot be opened in the pod: {cause}")).await;
                     }
                 }
@@ -196,7 +195,7 @@ async fn port_table(capture: Capture, agent: AgentHandle, shared: Shared) {
     }
 }
 
-fn port_text(port: &PodPort) -> String {
+fn port_text(port: PodPort) -> String {
     let protocol = if port.protocol == Protocol::Udp { "udp" } else { "tcp" };
     let loopback = if port.scope == Scope::Loopback { " (loopback)" } else { "" };
     format!("{}/{protocol}{loopback}", port.port)
