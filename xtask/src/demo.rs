@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use devproxy_tests::{Bed, Cluster};
 
+use crate::set_up;
 use crate::steps::Steps;
 
 /// Where to show it.
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    devproxy_tests::host::require_root()?;
+    set_up::all()?;
     build_product()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(show(arguments))

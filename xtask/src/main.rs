@@ -3,6 +3,7 @@
 mod ci;
 mod cluster;
 mod demo;
+mod set_up;
 mod steps;
 mod test;
 

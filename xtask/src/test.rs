@@ -4,9 +4,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use devproxy_tests::host::packages;
-use devproxy_tests::host::program::is_installed;
 use devproxy_tests::node::{Node, Place};
+
+use crate::set_up;
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
-    set_up()?;
+    set_up::all()?;
     if arguments.filter.is_none() {
         cargo(&["fmt", "--all", "--check"])?;
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
@@ -43,23 +43,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     result?;
     println!("all passed in {} s", start.elapsed().as_secs());
     Ok(())
-}
-
-/// Toolchain and Debian packages.
-fn set_up() -> Result<()> {
-    devproxy_tests::host::require_root()?;
-    if is_installed("rustup") {
-        // Reads rust-toolchain.toml: version, components and the agent's targets. Does nothing when they are there.
-        // The cargo that runs us names its toolchain in the environment, which would win over the file.
-        let installed =
-            Command::new("rustup").args(["toolchain", "install"]).env_remove("RUSTUP_TOOLCHAIN").output()?;
-        if !installed.status.success() {
-            bail!("`rustup toolchain install` failed: {}", String::from_utf8_lossy(&installed.stderr).trim());
-        }
-    }
-    packages::require_node()?;
-    packages::require_applications()?;
-    packages::require_laptop()
 }
 
 fn cargo(args: &[&str]) -> Result<()> {

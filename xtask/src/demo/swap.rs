@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use devproxy_tests::{Bed, Namespace};
+use devproxy_tests::{Bed, Laptop, Namespace};
 use nix::sys::signal::Signal;
 
 use super::shop::CART;
@@ -27,10 +27,13 @@ pub(super) async fn show(steps: &mut Steps, bed: &Bed, shop: &Namespace) -> Resu
         .step("swap", async {
             let script = "VERSION=laptop-1 shopd; VERSION=laptop-2 shopd";
             let mut swap = laptop.devproxy(["swap", CART, "--", "bash", "-c", script])?.spawn()?;
-            let line = swap.wait_for("handover", LIMIT).await?;
-            Ok((swap, line.trim().to_owned()))
+            swap.wait_for("handover", LIMIT).await?;
+            Ok((swap, "`devproxy swap cart -- bash` as an ordinary user; it printed".to_owned()))
         })
         .await?;
+    for line in swap.stderr().lines().filter(|line| line.starts_with("  ")) {
+        println!("    │ {line}");
+    }
     steps
         .step("laptop", async {
             load.until_answered_by("laptop-1", 100, LIMIT).await?;
@@ -55,23 +58,23 @@ pub(super) async fn show(steps: &mut Steps, bed: &Bed, shop: &Namespace) -> Resu
 
     steps
         .step("edit", async {
-            let programs = laptop.processes();
-            let shopd = programs.iter().find(|process| {
-                std::fs::read_to_string(format!("/proc/{}/comm", process.pid))
-                    .is_ok_and(|name| name.trim() == "shopd")
-            });
-            if let Some(shopd) = shopd {
-                shopd.signal(Signal::SIGTERM);
-            }
+            end_local(&laptop);
             load.until_answered_by("laptop-2", 100, LIMIT).await?;
             Ok(((), "edited and started again; clients were held meanwhile".to_owned()))
         })
         .await?;
     steps
         .step("restore", async {
-            swap.signal_group(Signal::SIGINT)?;
+            end_local(&laptop);
             let exit = swap.wait(LIMIT).await?;
-            Ok(((), format!("exit code {}", exit.code())))
+            let told = exit
+                .stderr
+                .lines()
+                .find(|line| line.contains("restore"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
+            Ok(((), format!("exit code {}; {told}", exit.code())))
         })
         .await?;
     let cluster = load.report().await?.answers_of("cluster");
@@ -83,9 +86,19 @@ pub(super) async fn show(steps: &mut Steps, bed: &Bed, shop: &Namespace) -> Resu
     steps.saw("answers by version", versions.join(", "), report.versions.len() == 3);
     let difference = objects.difference(&shop.objects().await?);
     steps.saw("objects of the namespace after", same(&difference), difference.is_empty());
-    let difference = before.outside_of_sessions().difference(&laptop.snapshot()?.outside_of_sessions());
+    let difference = before.difference(&laptop.snapshot()?);
     steps.saw("network, files and mounts of the laptop after", same(&difference), difference.is_empty());
     Ok(())
+}
+
+/// Ends the local cart as a developer's `kill` does; it drains.
+fn end_local(laptop: &Laptop) {
+    let programs = laptop.processes();
+    let is_shopd =
+        |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "shopd");
+    if let Some(shopd) = programs.iter().find(|process| is_shopd(process.pid)) {
+        shopd.signal(Signal::SIGTERM);
+    }
 }
 
 fn same(difference: &str) -> String {
