@@ -90,11 +90,12 @@ async fn session(connection: &Connection, plan: Plan, loader: &str, agent: &str)
             result = swap.handover().await;
         }
         if result.is_ok() {
-            if let Some(heartbeat) = swap.heartbeat() {
-                eprintln!("heartbeat: {:?}", heartbeat.renew().await);
-            }
             eprintln!("swapped; Enter restores");
-            let _ = BufReader::new(tokio::io::stdin()).read_line(&mut String::new()).await;
+            let (mut input, mut line) = (BufReader::new(tokio::io::stdin()), String::new());
+            tokio::select! {
+                _ = input.read_line(&mut line) => {}
+                lost = swap.lease_lost() => eprintln!("{lost}"),
+            }
         }
         let outcome = swap.undo(Some(&mut Hook)).await;
         drop(swap);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::{
     ClusterError, Connection,
@@ -15,20 +16,18 @@ use crate::{
 };
 
 /// How often a living session renews its Lease.
-pub const RENEW_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Without renewal for so long a session counts as dead, in seconds.
 pub const GRACE_SECONDS: i64 = 120;
 
-/// Creates the Lease. Its uid on success; who holds it otherwise.
-pub(crate) async fn acquire(connection: &Connection, record: &Record) -> Result<String, ClusterError> {
+/// Creates the Lease. The Lease on success; who holds it otherwise.
+pub(crate) async fn acquire(connection: &Connection, record: &Record) -> Result<Value, ClusterError> {
     let leases = Objects::new(connection, Kind::Lease);
     match leases.create(&object(record, Timestamp::now())).await {
-        Ok(lease) => Ok(text(&lease, "/metadata/uid").to_owned()),
+        Ok(lease) => Ok(lease),
         Err(error) if error.is_already_exists() => match leases.find(&record.lease).await? {
             // Our own request, repeated after an answer that was lost.
-            Some(lease) if session_of(&lease) == record.session => {
-                Ok(text(&lease, "/metadata/uid").to_owned())
-            }
+            Some(lease) if session_of(&lease) == record.session => Ok(lease),
             Some(lease) => Err(held(&lease, &record.title())),
             None => Err(error),
         },
@@ -64,34 +63,18 @@ pub(crate) async fn release(connection: &Connection, record: &Record) -> Result<
     }
 }
 
-/// What a renewal found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Beat {
-    /// The session holds.
-    Renewed,
-    /// Its Lease vanished or is another session's: restore.
-    Lost(String),
-}
-
-/// Renews the Lease of a session; independent of the [`Swap`](crate::Swap), which may be at work meanwhile.
-#[derive(Clone)]
-pub struct Heartbeat {
-    pub(crate) connection: Connection,
-    pub(crate) lease: String,
-    pub(crate) uid: String,
-}
-
-impl Heartbeat {
-    /// One renewal, to be called every [`RENEW_EVERY`]. An error is a failure of the API: try again. Cancel-safe.
-    pub async fn renew(&self) -> Result<Beat, ClusterError> {
+/// Renews the Lease with this uid until it vanishes or is another session's, and says which. An API server that does
+/// not answer is no loss.
+pub(crate) async fn keep(connection: &Connection, lease: &str, uid: &str) -> String {
+    let leases = Objects::new(connection, Kind::Lease);
+    loop {
+        sleep(RENEW_EVERY).await;
         let patch = json!({"spec": {"renewTime": MicroTime(Timestamp::now())}});
-        let leases = Objects::new(&self.connection, Kind::Lease);
-        match leases.merge(&self.lease, Condition::Uid(&self.uid), patch).await {
-            Ok(_) => Ok(Beat::Renewed),
-            Err(error) => match lost(&self.lease, error) {
-                ClusterError::LeaseLost { reason, .. } => Ok(Beat::Lost(reason)),
-                error => Err(error),
-            },
+        if let Err(error) = leases.merge(lease, Condition::Uid(uid), patch).await {
+            match lost(lease, error) {
+                ClusterError::LeaseLost { reason, .. } => return reason,
+                error => tracing::info!(%error, "Lease not renewed"),
+            }
         }
     }
 }

@@ -37,7 +37,6 @@ mod wait;
 pub use api::{ApiSettings, Connection};
 pub use carrier::{Carrier, portforward};
 pub use error::ClusterError;
-pub use lease::{Beat, Heartbeat};
 pub use plan::{
     Architecture, DeclaredPort, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,

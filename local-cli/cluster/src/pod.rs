@@ -103,10 +103,7 @@ pub async fn find_agent(
 ) -> Result<Option<AgentPod>, ClusterError> {
     let connection = connection.in_namespace(namespace);
     let (pods, _) = Objects::new(&connection, Kind::Pod).list(&format!("{SESSION_LABEL}={session}")).await?;
-    Ok(pods
-        .iter()
-        .find(|pod| state(pod, container) == State::Running && is_alive(pod))
-        .map(|pod| agent(pod, container)))
+    Ok(pods.iter().find(|pod| is_running(pod, container) && is_alive(pod)).map(|pod| agent(pod, container)))
 }
 
 /// Waits until the agent's container runs. `Processor` when it is built for another one. `note` gets the pod's words
@@ -185,6 +182,12 @@ fn newest<'a>(seen: &'a Seen, container: &str) -> Option<(&'a Value, State)> {
 
 fn is_alive(pod: &Value) -> bool {
     text(pod, "/metadata/deletionTimestamp").is_empty()
+}
+
+/// Now, also after an earlier end: the kubelet starts an agent that died again.
+fn is_running(pod: &Value, container: &str) -> bool {
+    let mut statuses = list(pod, "/status/containerStatuses").iter();
+    statuses.any(|status| text(status, "/name") == container && status.pointer("/state/running").is_some())
 }
 
 fn agent(pod: &Value, container: &str) -> AgentPod {
@@ -298,6 +301,16 @@ mod tests {
             {"name": "c", "state": {"running": {}}},
         ]}});
         assert_eq!(state(&pod, "c"), State::Running);
+    }
+
+    #[test]
+    fn an_agent_that_was_started_again_runs() {
+        let again = pod(
+            &json!({"name": "c", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137}}}),
+        );
+        assert!(is_running(&again, "c") && !is_running(&again, "other"));
+        // While the first start is awaited, its end is the news.
+        assert!(matches!(state(&again, "c"), State::Ended(_)));
     }
 
     #[test]

@@ -138,6 +138,8 @@ async fn begin(connection: &Connection, record: &Record) -> Result<Record, Clust
         return Ok(record);
     };
     if lease::session_of(&lease) != record.session {
+        // What is done to the original meanwhile is the other session's.
+        record.phase = Phase::Prepared;
         return Ok(record);
     }
     if let Ok(newer) = Record::of_lease(&lease) {
@@ -318,7 +320,10 @@ impl Restore<'_> {
 
     /// A second request, after the replicas: see [`ownership`].
     async fn give_ownership_back(&self, problems: &mut Vec<String>) -> Result<(), ClusterError> {
-        let Some(original) = &self.record.original else { return Ok(()) };
+        let Some(original) = self.record.original.as_ref().filter(|_| self.record.phase != Phase::Prepared)
+        else {
+            return Ok(());
+        };
         let deployments = Objects::new(self.connection, Kind::Deployment);
         for _ in 0..CONFLICTS {
             let Some(current) = deployments.find(&original.name).await? else { return Ok(()) };
@@ -365,7 +370,8 @@ fn decide(current: &Value, original: &Original, phase: Phase) -> Decision {
     }
     let managed = list(current, "/metadata/managedFields");
     // An API without managedFields (some proxies strip them) leaves only the count to judge by.
-    let ours = managed.is_empty() && phase != Phase::Prepared || ownership::ours(managed);
+    // And the phase is noted before the first touch.
+    let ours = phase != Phase::Prepared && (managed.is_empty() || ownership::ours(managed));
     let replicas = number(current, "/spec/replicas").unwrap_or(1);
     Decision::Leave(match replicas {
         replicas if replicas == original.replicas && !ours => OriginalOutcome::Untouched,
@@ -413,6 +419,16 @@ mod tests {
         let untouched = Decision::Leave(OriginalOutcome::Untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::Prepared), untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::HandingOver), untouched);
+    }
+
+    #[test]
+    fn before_the_handover_the_original_is_not_ours_whoever_scaled_it() {
+        for (replicas, outcome) in
+            [(0, OriginalOutcome::Rescaled { replicas: 0 }), (3, OriginalOutcome::Untouched)]
+        {
+            let found = decided(&current("u-1", replicas, "devproxy"), Phase::Prepared);
+            assert_eq!(found, Decision::Leave(outcome));
+        }
     }
 
     #[test]

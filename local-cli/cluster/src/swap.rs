@@ -3,17 +3,28 @@
 //! Every step can be repeated, and whatever a failed step may have left behind is undone from the record: a request
 //! whose answer was lost is no different from one that succeeded.
 
-use std::time::{Duration, Instant};
+mod writes;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use self::writes::Writes;
 
 use crate::{
     ClusterError, Connection,
     json::{list, number, selector_query, text},
-    lease::{self, Heartbeat},
+    lease,
     name::SESSION_LABEL,
     ownership,
     plan::{Architecture, Handover, Plan, Step},
@@ -86,13 +97,26 @@ pub struct Swap {
     plan: Plan,
     record: Record,
     progress: mpsc::Sender<Progress>,
-    lease_uid: Option<String>,
-    /// Something may exist in the cluster.
-    begun: bool,
+    writes: Writes,
+    lock: Lock,
+    /// Renews the Lease, from its acquisition on.
+    heart: JoinSet<()>,
+    /// Set when the Lease is lost.
+    lost: watch::Sender<Option<String>>,
     stand_in_uid: String,
     /// The runtime's words when the first agent was for the wrong processor.
     switched: Option<String>,
     agent: Option<AgentPod>,
+}
+
+/// What is known of the Lease.
+enum Lock {
+    /// It is not ours, so nothing is.
+    Free,
+    /// Asked for, or the answer was lost: it may be there.
+    Asked,
+    /// Ours, with this uid.
+    Held(String),
 }
 
 /// What the first half of the steps puts into the cluster.
@@ -109,8 +133,10 @@ impl Swap {
             record: plan.record(),
             plan,
             progress,
-            lease_uid: None,
-            begun: false,
+            writes: Writes::default(),
+            lock: Lock::Free,
+            heart: JoinSet::new(),
+            lost: watch::Sender::new(None),
             stand_in_uid: String::new(),
             switched: None,
             agent: None,
@@ -132,10 +158,17 @@ impl Swap {
         self.agent.as_ref()
     }
 
-    /// Renews the Lease; there is one after [`Step::AcquireLease`].
-    pub fn heartbeat(&self) -> Option<Heartbeat> {
-        let uid = self.lease_uid.clone()?;
-        Some(Heartbeat { connection: self.connection.clone(), lease: self.record.lease.clone(), uid })
+    /// Resolves when the Lease vanished or became another session's: undo. It is renewed from its acquisition on, for
+    /// as long as this lives. Cancel-safe.
+    pub fn lease_lost(&self) -> impl Future<Output = ClusterError> + Send + use<> {
+        let (mut lost, lease) = (self.lost.subscribe(), self.record.lease.clone());
+        async move {
+            let reason = lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => ClusterError::LeaseLost { lease, reason },
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// The steps up to the running agent. On an error, and when cancelled, call [`Swap::undo`].
@@ -162,7 +195,13 @@ impl Swap {
 
     /// Undoes everything, in the order of [`restore`](crate::restore()), from the record. Idempotent.
     pub async fn undo(&mut self, hook: Option<&mut dyn SpliceHook>) -> Result<Outcome, ClusterError> {
-        if !self.begun {
+        while let Some(answer) = self.writes.unfinished().await {
+            if matches!(self.lock, Lock::Asked) {
+                // Whether it is ours is all that matters now.
+                let _ = self.acquired(answer);
+            }
+        }
+        if matches!(self.lock, Lock::Free) {
             return Ok(Outcome::nothing());
         }
         restore(&self.connection, &self.record, &self.progress, hook).await
@@ -191,47 +230,80 @@ impl Swap {
 
     async fn acquire(&mut self) -> Result<(), ClusterError> {
         self.record.since = crate::record::now();
-        match lease::acquire(&self.connection, &self.record).await {
-            Ok(uid) => {
-                self.begun = true;
-                self.lease_uid = Some(uid);
+        self.lock = Lock::Asked;
+        let (connection, record) = (self.connection.clone(), self.record.clone());
+        let answer = self.writes.send(async move { lease::acquire(&connection, &record).await }).await;
+        self.acquired(answer)
+    }
+
+    fn acquired(&mut self, answer: Result<Value, ClusterError>) -> Result<(), ClusterError> {
+        match answer {
+            Ok(lease) => {
+                let uid = text(&lease, "/metadata/uid").to_owned();
+                let (connection, name, lost) =
+                    (self.connection.clone(), self.record.lease.clone(), self.lost.clone());
+                self.lock = Lock::Held(uid.clone());
+                self.heart.spawn(async move {
+                    lost.send_replace(Some(lease::keep(&connection, &name, &uid).await));
+                });
                 Ok(())
             }
             Err(error) => {
-                // The answer was lost: the Lease may be there.
-                self.begun = error.is_transient();
+                // When the answer was lost, the Lease may be there.
+                if !error.is_transient() {
+                    self.lock = Lock::Free;
+                }
                 Err(error)
             }
         }
     }
 
     async fn create_stand_in(&mut self) -> Result<(), ClusterError> {
-        let created = self.create(Kind::Deployment, &self.plan.stand_in).await?;
+        let created = self.create(Kind::Deployment, self.plan.stand_in.clone()).await?;
         text(&created, "/metadata/uid").clone_into(&mut self.stand_in_uid);
         Ok(())
     }
 
-    async fn create_config_map(&self, agents: &Agents<'_>) -> Result<(), ClusterError> {
+    async fn create_config_map(&mut self, agents: &Agents<'_>) -> Result<(), ClusterError> {
         let Some(name) = &self.plan.config_map else { return Ok(()) };
         let mut object = self.owned("ConfigMap", name);
         object["binaryData"] = binary_data(agents.of(self.plan.architecture))?;
-        self.create(Kind::ConfigMap, &object).await.map(drop)
+        self.create(Kind::ConfigMap, object).await.map(drop)
     }
 
-    async fn create_secret(&self, key: &[u8]) -> Result<(), ClusterError> {
+    async fn create_secret(&mut self, key: &[u8]) -> Result<(), ClusterError> {
         let mut object = self.owned("Secret", &self.plan.secret);
         object["type"] = json!("Opaque");
         object["data"] = json!({stand_in::KEY: ByteString(key.to_vec())});
-        self.create(Kind::Secret, &object).await.map(drop)
+        self.create(Kind::Secret, object).await.map(drop)
     }
 
     /// Names carry the session, so what is already there is from our own request whose answer was lost.
-    async fn create(&self, kind: Kind, object: &Value) -> Result<Value, ClusterError> {
-        let objects = Objects::new(&self.connection, kind);
-        match objects.create(object).await {
-            Err(error) if error.is_already_exists() => objects.get(text(object, "/metadata/name")).await,
-            other => other,
-        }
+    async fn create(&mut self, kind: Kind, object: Value) -> Result<Value, ClusterError> {
+        let connection = self.connection.clone();
+        let request = async move {
+            let objects = Objects::new(&connection, kind);
+            match objects.create(&object).await {
+                Err(error) if error.is_already_exists() => objects.get(text(&object, "/metadata/name")).await,
+                other => other,
+            }
+        };
+        self.writes.send(request).await
+    }
+
+    async fn merge(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        version: Option<String>,
+        patch: Value,
+    ) -> Result<Value, ClusterError> {
+        let (connection, name) = (self.connection.clone(), name.to_owned());
+        let request = async move {
+            let condition = version.as_deref().map_or(Condition::Always, Condition::Version);
+            Objects::new(&connection, kind).merge(&name, condition, patch).await
+        };
+        self.writes.send(request).await
     }
 
     fn owned(&self, kind: &str, name: &str) -> Value {
@@ -251,9 +323,9 @@ impl Swap {
         })
     }
 
-    async fn start(&self) -> Result<(), ClusterError> {
-        let patch = json!({"spec": {"replicas": 1}});
-        self.deployments().merge(&self.plan.stand_in_name, Condition::Always, patch).await.map(drop)
+    async fn start(&mut self) -> Result<(), ClusterError> {
+        let (name, patch) = (self.plan.stand_in_name.clone(), json!({"spec": {"replicas": 1}}));
+        self.merge(Kind::Deployment, &name, None, patch).await.map(drop)
     }
 
     async fn await_agent(&mut self, agents: &Agents<'_>) -> Result<(), ClusterError> {
@@ -295,19 +367,18 @@ impl Swap {
             "the node's processor is {}: changing the agent",
             architecture.label()
         )));
-        if let Some(config_map) = &self.plan.config_map {
+        if let Some(config_map) = self.plan.config_map.clone() {
             let patch = json!({"binaryData": binary_data(agents.of(architecture))?});
-            Objects::new(&self.connection, Kind::ConfigMap)
-                .merge(config_map, Condition::Always, patch)
-                .await?;
+            self.merge(Kind::ConfigMap, &config_map, None, patch).await?;
         }
         let spec = self.plan.stand_in.pointer("/spec/template/spec").cloned().unwrap_or_default();
         let affinity = pinned_affinity(&spec, architecture);
-        let pods = Objects::new(&self.connection, Kind::Pod);
         let selector = self.session_selector();
-        let (before, _) = pods.list(&selector).await?;
+        let (before, _) = Objects::new(&self.connection, Kind::Pod).list(&selector).await?;
         let patch = json!({"spec": {"template": {"spec": {"affinity": affinity}}}});
-        self.deployments().merge(&self.plan.stand_in_name, Condition::Always, patch).await?;
+        let stand_in = self.plan.stand_in_name.clone();
+        self.merge(Kind::Deployment, &stand_in, None, patch).await?;
+        let pods = Objects::new(&self.connection, Kind::Pod);
         let old: Vec<&str> = before.iter().map(|pod| text(pod, "/metadata/uid")).collect();
         let left = until(&pods, &selector, READY_LIMIT, |seen| {
             let stays = |uid: &&str| seen.get(*uid).is_some_and(|pod| !slices::is_leaving(pod));
@@ -363,9 +434,9 @@ impl Swap {
             let replica_owners = ownership::owners_of_replicas(managed);
             self.record.original = Some(Original { replica_owners, ..planned.clone() });
             self.note_phase(Phase::HandingOver).await?;
-            let version = text(&current, "/metadata/resourceVersion");
+            let version = Some(text(&current, "/metadata/resourceVersion").to_owned());
             let patch = json!({"spec": {"replicas": 0}});
-            match self.deployments().merge(&planned.name, Condition::Version(version), patch).await {
+            match self.merge(Kind::Deployment, &planned.name, version, patch).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
@@ -401,8 +472,15 @@ impl Swap {
     }
 
     async fn note_phase(&mut self, phase: Phase) -> Result<(), ClusterError> {
-        let Some(uid) = &self.lease_uid else { return Ok(()) };
-        lease::note_phase(&self.connection, uid, &mut self.record, phase).await
+        let Lock::Held(uid) = &self.lock else { return Ok(()) };
+        let (connection, uid, mut record) = (self.connection.clone(), uid.clone(), self.record.clone());
+        let request = async move {
+            lease::note_phase(&connection, &uid, &mut record, phase).await?;
+            Ok(Value::Null)
+        };
+        self.writes.send(request).await?;
+        self.record.phase = phase;
+        Ok(())
     }
 
     fn deployments(&self) -> Objects<'_> {

@@ -50,6 +50,7 @@ pub async fn session(start: Start, shared: &Shared) {
     let result = tokio::select! {
         biased;
         () = shared.asked_to_end() => Ok(()),
+        lost = swap.lease_lost() => Err(lost.into()),
         result = async {
             let live = live.insert(establish(&start, &connection, &mut swap, shared).await?);
             serve(&start, live, &mut swap, shared).await
@@ -113,7 +114,7 @@ async fn establish(
 
     let since = Instant::now();
     shared.outlet.begun("shell").await;
-    let live = shell::open(start, swap, address, connected, &pod, shared).await?;
+    let live = shell::open(start, address, connected, &pod, shared).await?;
     let facts = &live.facts;
     let place: Vec<_> = facts.addresses.iter().map(ToString::to_string).collect();
     let names: Vec<_> = shell::nameservers(&facts.resolv_conf).iter().map(ToString::to_string).collect();

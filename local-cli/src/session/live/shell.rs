@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use devproxy_capture::{Capture, CaptureSettings, LocalRoutes, PortMapping, PortRules};
-use devproxy_cluster::{AgentPod, Beat, Heartbeat, Plan, Swap, lease::RENEW_EVERY};
+use devproxy_cluster::{AgentPod, Plan};
 use devproxy_namespaces::{Files, Namespaces, Spec};
 use devproxy_tunnel::control::{Facts, FileKind, PodPort, Protocol, Scope};
 use tokio::{
@@ -35,7 +35,7 @@ pub(super) struct Live {
     pub(super) files: usize,
     /// What the session cannot go on without.
     pub(super) lost: mpsc::Receiver<Failure>,
-    /// Link, capture, port table, heartbeat.
+    /// Link, capture, port table.
     _tasks: JoinSet<()>,
 }
 
@@ -55,7 +55,6 @@ fn helper() -> &'static Path {
 /// Opens the shell.
 pub(super) async fn open(
     start: &Start,
-    swap: &Swap,
     address: Address,
     connected: Connected,
     pod: &AgentPod,
@@ -96,13 +95,10 @@ pub(super) async fn open(
         Failure::new("DP-CAPTURE", format!("the shell's network failed: {cause}"))
     }));
     let helper = Arc::clone(&namespaces);
-    tasks.spawn(report(loss.clone(), async move {
+    tasks.spawn(report(loss, async move {
         helper.ended().await;
         Failure::new("DP-NAMESPACES", "the shell's namespaces are gone")
     }));
-    if let Some(heartbeat) = swap.heartbeat() {
-        tasks.spawn(report(loss, renew(heartbeat)));
-    }
     let context = link::Context {
         address,
         capture: capture.clone(),
@@ -149,20 +145,6 @@ fn protocol(protocol: devproxy_cluster::Protocol) -> Protocol {
 async fn report(loss: mpsc::Sender<Failure>, losing: impl Future<Output = Failure>) {
     let failure = losing.await;
     let _ = loss.send(failure).await;
-}
-
-/// Renews the Lease until it is lost. An API server that does not answer is no loss.
-async fn renew(heartbeat: Heartbeat) -> Failure {
-    loop {
-        sleep(RENEW_EVERY).await;
-        match heartbeat.renew().await {
-            Ok(Beat::Renewed) => {}
-            Ok(Beat::Lost(reason)) => {
-                return Failure::new("DP-LEASE-LOST", format!("the session's Lease is lost: {reason}"));
-            }
-            Err(error) => tracing::info!(error = chain(&error), "Lease not renewed"),
-        }
-    }
 }
 
 /// Keeps the agent's listeners equal to the port table.
