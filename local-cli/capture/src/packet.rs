@@ -56,11 +56,12 @@ pub(crate) enum Unreachable {
 }
 
 impl Unreachable {
-    /// Code of ICMP type 3.
+    /// Code of ICMP type 3. Of the codes with the same errno those that a UDP socket reports too (`fatal` in the
+    /// kernel's `icmp_err_convert`): the pod's socket has reported it, and it reports no others.
     fn code4(self) -> u8 {
         match self {
-            Self::Network => 0,
-            Self::Host => 1,
+            Self::Network => 9,
+            Self::Host => 10,
             Self::Port => 3,
             Self::Prohibited => 13,
         }

@@ -71,7 +71,7 @@ fn an_icmp_error_quotes_the_packet() {
     let answer = unreachable(&packet4, Unreachable::Host).unwrap();
     let (from, to, protocol, message) = split(&answer.bytes).unwrap();
     assert_eq!((from, to, protocol), (syn4.target.ip(), syn4.source.ip(), ICMP));
-    assert_eq!(message[..2], [3, 1]);
+    assert_eq!(message[..2], [3, 10]);
     assert_eq!(message[8..], packet4[..28]);
     assert!(verified(ICMP, &answer.bytes));
 
