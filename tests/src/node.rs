@@ -71,10 +71,11 @@ impl Node {
         fs::create_dir_all(&state)?;
         // Whatever the umask; what is secret in it is closed by itself.
         fs::set_permissions(&state, fs::Permissions::from_mode(0o755))?;
+        packages::require_node()?;
+        // Outside of the lock: a build of minutes for another cache must not stop whoever has all.
+        let programs = Programs::build()?;
         // One bring-up or take-down at a time.
         let _lock = FileLock::wait(&place.lock())?;
-        packages::require_node()?;
-        let programs = Programs::build()?;
         let node = Self::new(place, programs)?;
         if node.is_ready() {
             return Ok(node);

@@ -91,6 +91,8 @@ impl Tree {
             }
         }
         self.text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n");
+        // As Debian has it: all lines of /etc/hosts with a name count.
+        self.text("/etc/host.conf", 0o644, "multi on\n");
         Ok(())
     }
 
