@@ -43,7 +43,12 @@ pub struct Connection {
 impl Connection {
     /// Reads the settings. No network: errors of the connection come from the first request. Needs a tokio runtime.
     pub async fn open(settings: &ApiSettings) -> Result<Self, ClusterError> {
-        let unusable = |error: KubeconfigError| ClusterError::Kubeconfig { message: error.to_string() };
+        let unusable = |error: KubeconfigError| ClusterError::Kubeconfig {
+            message: match error {
+                KubeconfigError::ReadConfig(cause, file) => format!("{}: {cause}", file.display()),
+                other => other.to_string(),
+            },
+        };
         let kubeconfig = match &settings.kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),
@@ -180,6 +185,8 @@ current-context: staging
         let error =
             Connection::open(&ApiSettings { kubeconfig, ..ApiSettings::default() }).await.err().unwrap();
         assert_eq!(error.code(), "DP-KUBECONFIG");
+        let cause = "the kubeconfig cannot be used: /nonexistent/config: No such file or directory (os error 2)";
+        assert_eq!(error.to_string(), cause);
     }
 
     #[tokio::test]

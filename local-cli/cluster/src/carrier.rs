@@ -44,8 +44,25 @@ pub async fn portforward(
     })?;
     match tokio::time::timeout(OPEN_LIMIT, connection.client.connect(request)).await {
         Ok(Ok(upgraded)) => Ok(Carrier::new(upgraded.into_stream(), port)),
-        Ok(Err(error)) => Err(translate(connection, Kind::Pod, Verb::Create, pod, error)),
+        Ok(Err(error)) => {
+            let words = match error {
+                kube::Error::UpgradeConnection(_) => refusal(connection, pod, port).await,
+                _ => None,
+            };
+            Err(translate(connection, Kind::Pod, Verb::Create, pod, words.unwrap_or(error)))
+        }
         Err(_) => Err(ClusterError::no_answer(&connection.cluster_url, Verb::Create, OPEN_LIMIT)),
+    }
+}
+
+/// Why a port-forward was refused: kube drops the words of an answer that is no upgrade, so they are asked for again.
+async fn refusal(connection: &Connection, pod: &str, port: u16) -> Option<kube::Error> {
+    let request = Request::new(Kind::Pod.path(Some(&connection.namespace))).portforward(pod, &[port]).ok()?;
+    let asked = connection.client.request_text(request);
+    match tokio::time::timeout(OPEN_LIMIT, asked).await {
+        // 400 is about this request, which upgrades nothing.
+        Ok(Err(kube::Error::Api(status))) if status.code != 400 => Some(kube::Error::Api(status)),
+        _ => None,
     }
 }
 

@@ -308,8 +308,19 @@ pub(crate) fn translate(
                 message: status.message,
             },
         },
+        // Policies and webhooks choose their status themselves.
+        _ if is_denial(&status.message) => ClusterError::Refused {
+            resource: kind.plural().to_owned(),
+            name: name.to_owned(),
+            message: status.message,
+        },
         _ => api(status),
     }
+}
+
+/// The words of the API server about a `ValidatingAdmissionPolicy`, and about a webhook.
+fn is_denial(message: &str) -> bool {
+    message.contains("denied request: ") || message.contains("denied the request")
 }
 
 /// User and resource in the words of the RBAC authorizer, `None` if they are not its words.
@@ -367,5 +378,13 @@ mod tests {
         assert_eq!(refused_right(portforward), Some((Some("ann"), Some("pods/portforward"))));
         assert_eq!(refused_right(r#"pods "x" is forbidden: exceeded quota: small, requested: pods=1"#), None);
         assert_eq!(refused_right(r#"pods "x" is forbidden: violates PodSecurity "restricted:latest""#), None);
+    }
+
+    #[test]
+    fn a_policy_is_told_apart_from_a_mistake_of_ours() {
+        let policy = r#"leases.coordination.k8s.io "x" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no"#;
+        assert!(is_denial(policy));
+        assert!(is_denial(r#"admission webhook "w.example.org" denied the request: no"#));
+        assert!(!is_denial(r#"Deployment.apps "x" is invalid: spec.selector: Required value"#));
     }
 }

@@ -147,7 +147,8 @@ async fn begin(connection: &Connection, record: &Record) -> Result<Record, Clust
     }
     if !matches!(record.phase, Phase::Restoring | Phase::Prepared) {
         let uid = text(&lease, "/metadata/uid");
-        match lease::note_phase(connection, uid, &mut record, Phase::Restoring).await {
+        // What is done depends on how far the session came.
+        match lease::note_phase(connection, uid, &mut record.clone(), Phase::Restoring).await {
             // Deleted in this moment: nothing that a restore needs.
             Ok(()) | Err(ClusterError::LeaseLost { .. }) => {}
             Err(error) => return Err(error),
@@ -374,6 +375,8 @@ fn decide(current: &Value, original: &Original, phase: Phase) -> Decision {
     let ours = phase != Phase::Prepared && (managed.is_empty() || ownership::ours(managed));
     let replicas = number(current, "/spec/replicas").unwrap_or(1);
     Decision::Leave(match replicas {
+        // We had scaled it, and this is not our doing.
+        replicas if !ours && phase == Phase::Swapped => OriginalOutcome::Rescaled { replicas },
         replicas if replicas == original.replicas && !ours => OriginalOutcome::Untouched,
         // An earlier restore came so far.
         replicas if replicas == original.replicas => OriginalOutcome::Restored { replicas },
@@ -404,7 +407,7 @@ mod tests {
     fn replicas_go_back_only_while_they_are_what_we_set() {
         assert_eq!(decided(&current("u-1", 0, "devproxy"), Phase::Swapped), Decision::Scale);
         assert_eq!(decided(&current("u-1", 0, "devproxy"), Phase::Restoring), Decision::Scale);
-        for (replicas, owner) in [(5, "kubectl"), (0, "kubectl"), (5, "devproxy")] {
+        for (replicas, owner) in [(5, "kubectl"), (3, "kubectl"), (0, "kubectl"), (5, "devproxy")] {
             assert_eq!(
                 decided(&current("u-1", replicas, owner), Phase::Swapped),
                 Decision::Leave(OriginalOutcome::Rescaled { replicas }),

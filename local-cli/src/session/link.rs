@@ -70,7 +70,7 @@ impl Connected {
         loop {
             match Self::dial(address, pod).await {
                 Ok(connected) => return Ok(connected),
-                Err(failure) if Instant::now() + pause > deadline => return Err(failure),
+                Err(failure) if is_final(&failure) || Instant::now() + pause > deadline => return Err(failure),
                 Err(failure) => tracing::debug!(%failure, "the agent does not answer yet"),
             }
             tokio::time::sleep(pause).await;
@@ -137,6 +137,11 @@ impl Connected {
         }
         Ok((trees, flow))
     }
+}
+
+/// Whether the API server will not allow it the next time either.
+fn is_final(failure: &Failure) -> bool {
+    matches!(failure.code.as_str(), "DP-FORBIDDEN" | "DP-REFUSED" | "DP-LOGIN")
 }
 
 fn tunnel_failure(cause: impl std::fmt::Display) -> Failure {
