@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterError, target::nearest};
 
-/// An API server that does not take a connection for so long counts as unreachable.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// An API server that does not take a connection for so long counts as unreachable. Shorter than the wait for any
+/// answer, so that it is known which of them ended.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(9);
 
 /// What the user said about the cluster; kubectl's `--kubeconfig`, `--context`, `--namespace`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{ClusterError, Connection, json::text, name::MANAGER};
+use crate::{ClusterError, Connection, api::CONNECT_LIMIT, json::text, name::MANAGER};
 
 /// Longest wait for the answer to a read.
 const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -354,6 +354,11 @@ fn connection_trouble(connection: &Connection, error: &kube::Error) -> ClusterEr
     }
     if all.contains("certificate") || all.contains("tls") || all.contains("handshake") {
         return ClusterError::Tls { url, message };
+    }
+    // The words of the connection's own limit, of which it tells nothing else.
+    if message == "deadline has elapsed" {
+        let message = format!("no connection within {} s", CONNECT_LIMIT.as_secs());
+        return ClusterError::Unreachable { url, message };
     }
     ClusterError::Unreachable { url, message }
 }
