@@ -18,15 +18,41 @@ use nix::libc;
 use crate::syscall;
 
 /// The way into a session's namespaces for a program.
+///
+/// It keeps the namespaces themselves open, so that it knows who is inside after the helper has ended.
 #[derive(Debug, Clone)]
 pub struct Entrance {
+    pid: i32,
     helper: Arc<OwnedFd>,
+    net: Arc<File>,
+    user: Arc<File>,
 }
 
 impl Entrance {
     /// Through the helper's pid (a pidfd is taken at once).
     pub fn of(helper: i32) -> io::Result<Self> {
-        Ok(Self { helper: Arc::new(syscall::pidfd_open(helper)?) })
+        let pidfd = syscall::pidfd_open(helper)?;
+        let open = |kind| File::open(format!("/proc/{helper}/ns/{kind}")).map(Arc::new);
+        Ok(Self { pid: helper, helper: Arc::new(pidfd), net: open("net")?, user: open("user")? })
+    }
+
+    /// Process ids of all processes inside, without the helper; also after it has ended.
+    ///
+    /// Inside is what shares the shell's network namespace, or has the session's user namespace or one made in it (a
+    /// rootless container). A process of another user is never inside and is passed over.
+    pub fn inhabitants(&self) -> io::Result<Vec<i32>> {
+        let (net, user) = (identity(&self.net.metadata()?), identity(&self.user.metadata()?));
+        let mut pids = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            // Errors: it has ended meanwhile, or is another user's.
+            let inside = || -> io::Result<bool> { Ok(namespace(pid, "net")? == net || descends(pid, user)?) };
+            if pid != self.pid && inside().unwrap_or(false) {
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
     }
 
     /// Makes `command` run inside: user, mount, UTS and the shell's network namespace, in `directory`, without any
@@ -84,29 +110,17 @@ fn check(result: impl Into<i64>) -> io::Result<()> {
     if result.into() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Process ids of all processes inside the namespaces of `helper`, without the helper.
-///
-/// Inside is what shares the shell's network namespace, or has the session's user namespace or one made in it (a
-/// rootless container). A process of another user is never inside and is passed over. `NotFound` when the helper has
-/// ended: take the list while it lives.
+/// [`Entrance::inhabitants`] by the helper's pid, while it lives.
 pub fn inhabitants(helper: i32) -> io::Result<Vec<i32>> {
-    let net = namespace(helper, "net")?;
-    let user = namespace(helper, "user")?;
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        // Errors: it has ended meanwhile, or is another user's.
-        let inside = || -> io::Result<bool> { Ok(namespace(pid, "net")? == net || descends(pid, user)?) };
-        if pid != helper && inside().unwrap_or(false) {
-            pids.push(pid);
-        }
-    }
-    Ok(pids)
+    Entrance::of(helper)?.inhabitants()
 }
 
 fn namespace(pid: i32, kind: &str) -> io::Result<(u64, u64)> {
-    fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|metadata| (metadata.dev(), metadata.ino()))
+    fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|metadata| identity(&metadata))
+}
+
+fn identity(namespace: &fs::Metadata) -> (u64, u64) {
+    (namespace.dev(), namespace.ino())
 }
 
 /// Whether a process's user namespace is `ancestor` or was made inside of it. The kernel nests at most 32 deep, and
@@ -114,8 +128,7 @@ fn namespace(pid: i32, kind: &str) -> io::Result<(u64, u64)> {
 fn descends(pid: i32, ancestor: (u64, u64)) -> io::Result<bool> {
     let mut namespace = File::open(format!("/proc/{pid}/ns/user"))?;
     loop {
-        let metadata = namespace.metadata()?;
-        if (metadata.dev(), metadata.ino()) == ancestor {
+        if identity(&namespace.metadata()?) == ancestor {
             return Ok(true);
         }
         match syscall::parent_namespace(namespace.as_fd()) {

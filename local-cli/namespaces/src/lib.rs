@@ -33,7 +33,7 @@ pub use entrance::{Entrance, inhabitants};
 pub use failure::NamespaceError;
 pub use session::Namespaces;
 pub use spec::{Family, Files, Kind, Side, Skipped, Spec};
-pub use syscall::watch;
+pub use syscall::{close_inherited, watch};
 
 /// `SO_MARK` of devproxy's own sockets. It must share no bit with [`DELIVER`], or our own packets come back to us.
 pub const OWN: u32 = 8;

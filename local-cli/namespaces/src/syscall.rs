@@ -43,9 +43,14 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i
     done(libc::c_long::from(result))
 }
 
+/// Closes all descriptors after standard error: what a shell left open for us. Only before we open any of our own.
+pub fn close_inherited() -> io::Result<()> {
+    close_range(3, u32::MAX)
+}
+
 /// Closes every descriptor from `first` to `last`.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: three integer arguments. Only called at the start of the helper, which owns no descriptor but 0 to 2.
+    // SAFETY: three integer arguments. Only called at the start of a process, which owns no descriptor but 0 to 2.
     done(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
 }
 

@@ -114,3 +114,16 @@ fn a_dropped_session_ends_its_helper() {
         assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(nix::libc::ESRCH));
     });
 }
+
+#[test]
+fn what_is_left_inside_is_known_after_the_helpers_end() {
+    as_user("process::what_is_left_inside_is_known_after_the_helpers_end", || {
+        let (session, _sockets) = Session::start();
+        let entrance = Entrance::of(session.namespaces.pid()).unwrap();
+        let kept = session.keep(&["serve", "127.0.0.1:80"]);
+        drop(session);
+        assert_eq!(entrance.inhabitants().unwrap(), [kept.pid()]);
+        drop(kept);
+        assert_eq!(entrance.inhabitants().unwrap(), []);
+    });
+}
