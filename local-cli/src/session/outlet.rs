@@ -5,12 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::timeout,
+};
 
 use crate::session::protocol::Event;
 
-/// How long a listener may leave its queue full before it is given up.
+/// How long an event that matters waits for a listener whose queue is full (a stopped terminal).
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Places of a queue that only events that matter may take.
+const RESERVED: usize = 8;
 
 /// Sends events to all listeners. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -40,11 +45,19 @@ impl Outlet {
         self.send(|| Event::Notice(text.to_owned())).await;
     }
 
-    /// An event for all; listeners that are gone or do not read are given up. Cancel-safe.
+    /// An event for all. A listener that does not read loses lines, never the events that decide, and costs the
+    /// session no time for a line. Cancel-safe.
     pub async fn send(&self, event: impl Fn() -> Event) {
         let listeners = self.listeners().clone();
         for listener in listeners {
-            if !matches!(timeout(PATIENCE, listener.send(event())).await, Ok(Ok(()))) {
+            let event = event();
+            let gone = if matches!(event, Event::Begun(_) | Event::Done { .. } | Event::Notice(_)) {
+                listener.capacity() > RESERVED
+                    && matches!(listener.try_send(event), Err(TrySendError::Closed(_)))
+            } else {
+                matches!(timeout(PATIENCE, listener.send(event)).await, Ok(Err(_)))
+            };
+            if gone {
                 self.listeners().retain(|other| !other.same_channel(&listener));
             }
         }
@@ -52,5 +65,41 @@ impl Outlet {
 
     fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<mpsc::Sender<Event>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_does_not_read_loses_lines_but_not_the_end() {
+        let outlet = Outlet::default();
+        let (sender, mut queue) = mpsc::channel(64);
+        outlet.subscribe(sender);
+        let told = async {
+            for number in 0..1000 {
+                outlet.notice(&number.to_string()).await;
+            }
+            outlet.send(|| Event::Ended).await;
+        };
+        timeout(Duration::from_mins(1), told).await.expect("no line waits");
+        let mut last = None;
+        while let Ok(event) = queue.try_recv() {
+            last = Some(event);
+        }
+        assert!(matches!(last, Some(Event::Ended)), "{last:?}");
+        outlet.notice("read again").await;
+        assert!(matches!(queue.try_recv(), Ok(Event::Notice(_))));
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_gone_is_forgotten() {
+        let outlet = Outlet::default();
+        let (sender, queue) = mpsc::channel(64);
+        outlet.subscribe(sender);
+        drop(queue);
+        outlet.notice("to nobody").await;
+        assert!(outlet.listeners().is_empty());
     }
 }
