@@ -168,6 +168,12 @@ pub enum ClusterError {
         /// What was found instead.
         reason: String,
     },
+    /// Somebody deleted the stand-in.
+    #[error("the stand-in `{stand_in}` was deleted")]
+    StandInLost {
+        /// Its name.
+        stand_in: String,
+    },
     /// The record on a Lease cannot be read.
     #[error("the record on Lease `{lease}` cannot be read: {reason}")]
     Record {
@@ -264,6 +270,7 @@ impl ClusterError {
             Self::Held { expired: true, .. } => "DP-STALE",
             Self::NoSession { .. } => "DP-NO-SESSION",
             Self::LeaseLost { .. } => "DP-LEASE-LOST",
+            Self::StandInLost { .. } => "DP-STAND-IN-LOST",
             Self::Record { .. } => "DP-RECORD",
             Self::Schedule { .. } => "DP-SCHEDULE",
             Self::Image { .. } => "DP-IMAGE",
@@ -332,6 +339,9 @@ impl ClusterError {
             }
             Self::NoSession { .. } => "`devproxy status --all` lists the sessions".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
+            Self::StandInLost { .. } => {
+                "somebody deleted it by hand; the session ends, the original is put back".into()
+            }
             Self::Record { .. } => "use a devproxy at least as new as the one that made it".into(),
             Self::Schedule { .. } => {
                 "the original would not start here either; `kubectl get events` tells more".into()

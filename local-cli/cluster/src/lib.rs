@@ -7,6 +7,7 @@
 //! - [`stand_in`], [`shell`]: the objects that carry the agent
 //! - [`swap`]: runs the plan's steps, hands the traffic over, undoes
 //! - [`record`], [`lease`]: the lock, the heartbeat and the memory of a session
+//! - [`presence`]: whether the stand-in is still there
 //! - [`restore`](mod@restore): puts everything back, from the record alone
 //! - [`status`]: who holds what
 //! - [`carrier`]: a byte stream into the agent's pod
@@ -19,6 +20,7 @@ pub mod lease;
 pub mod name;
 pub mod plan;
 pub mod pod;
+pub mod presence;
 pub mod record;
 pub mod restore;
 pub mod shell;
@@ -42,6 +44,7 @@ pub use plan::{
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
 };
 pub use pod::{AgentPod, find_agent};
+pub use presence::stand_in_lost;
 pub use record::{Original, Phase, Record};
 pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, find_session, restore};
 pub use shell::{ShellSettings, shell_plan};
