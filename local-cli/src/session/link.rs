@@ -70,7 +70,9 @@ impl Connected {
         loop {
             match Self::dial(address, pod).await {
                 Ok(connected) => return Ok(connected),
-                Err(failure) if is_final(&failure) || Instant::now() + pause > deadline => return Err(failure),
+                Err(failure) if is_final(&failure) || Instant::now() + pause > deadline => {
+                    return Err(failure);
+                }
                 Err(failure) => tracing::debug!(%failure, "the agent does not answer yet"),
             }
             tokio::time::sleep(pause).await;
@@ -248,12 +250,9 @@ async fn run(
         serve(&context, connected, files, &mut commands, &mut desired).await;
         context.outlet.notice("the connection to the cluster is lost; connecting again").await;
         let lost = Instant::now();
-        (connected, files) = again(&context).await;
+        (connected, files) = again(&context, &desired).await;
         reconnects.send_modify(|count| *count += 1);
         context.capture.set_tunnel(connected.tunnel.clone());
-        if let Err(failure) = repeat(&mut connected, &desired).await {
-            tracing::info!(%failure, "the new agent did not take over");
-        }
         let seconds = lost.elapsed().as_secs_f64();
         context
             .outlet
@@ -291,8 +290,8 @@ async fn serve(
                 },
                 None => return,
             },
-            tree = trees.recv() => if let Some(tree) = tree
-                && let Err(error) = context.namespaces.refresh(&tree).await {
+            // The file flow may end before the tunnel does.
+            Some(tree) = trees.recv() => if let Err(error) = context.namespaces.refresh(&tree).await {
                 context.outlet.notice(&format!("`{}` changed in the pod but not here: {}", tree.root, chain(&error))).await;
             },
             // One command at a time: its answer is the next message.
@@ -346,10 +345,10 @@ where
 }
 
 /// Connects again, for as long as it takes; the session's end drops this.
-async fn again(context: &Context) -> (Connected, Flow) {
+async fn again(context: &Context, desired: &Desired) -> (Connected, Flow) {
     let mut pause = RETRY.0;
     loop {
-        match attempt(context).await {
+        match attempt(context, desired).await {
             Ok(result) => return result,
             Err(failure) => tracing::info!(%failure, "connecting again"),
         }
@@ -358,7 +357,7 @@ async fn again(context: &Context) -> (Connected, Flow) {
     }
 }
 
-async fn attempt(context: &Context) -> Result<(Connected, Flow), Failure> {
+async fn attempt(context: &Context, desired: &Desired) -> Result<(Connected, Flow), Failure> {
     let address = &context.address;
     let pod: AgentPod = timeout(
         ATTEMPT,
@@ -367,7 +366,7 @@ async fn attempt(context: &Context) -> Result<(Connected, Flow), Failure> {
     .await
     .map_err(|_| tunnel_failure("the API server does not answer"))??
     .ok_or_else(|| tunnel_failure(format!("no pod of `{}` runs", address.stand_in)))?;
-    let connected = Connected::dial(address, &pod.name).await?;
+    let mut connected = Connected::dial(address, &pod.name).await?;
     let (trees, files) = connected.files(&context.roots).await?;
     for tree in trees {
         // A new pod has a new token; the old one died with the old pod.
@@ -375,6 +374,9 @@ async fn attempt(context: &Context) -> Result<(Connected, Flow), Failure> {
             tracing::warn!(root = tree.root, error = chain(&error), "file not refreshed");
         }
     }
+    // An agent that does not take this over is left for the next attempt: its late answers would be taken for those
+    // to other commands.
+    repeat(&mut connected, desired).await?;
     Ok((connected, files))
 }
 
