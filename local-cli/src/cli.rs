@@ -1,6 +1,6 @@
 //! The command line as typed. Nothing is checked here beyond its form.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -138,7 +138,7 @@ pub struct SessionFlags {
     pub agent_image: Option<String>,
     /// Program and arguments [default: your shell]
     #[arg(last = true, value_name = "COMMAND")]
-    pub program: Vec<String>,
+    pub program: Vec<OsString>,
 }
 
 /// `devproxy exec`
@@ -149,7 +149,7 @@ pub struct Exec {
     pub session: Option<String>,
     /// Program and arguments [default: your shell]
     #[arg(last = true, value_name = "COMMAND")]
-    pub program: Vec<String>,
+    pub program: Vec<OsString>,
 }
 
 /// `devproxy status`

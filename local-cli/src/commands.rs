@@ -6,7 +6,7 @@ mod shell;
 mod status;
 mod swap;
 
-use devproxy_cluster::{ApiSettings, Connection, Holder};
+use devproxy_cluster::{ApiSettings, Connection, Holder, target::Target};
 
 use crate::{
     Failure,
@@ -31,6 +31,19 @@ fn api_settings(global: &Global) -> ApiSettings {
         kubeconfig: global.kubeconfig.clone(),
         context: global.context.clone(),
         namespace: global.namespace.clone(),
+    }
+}
+
+/// What the user named. `--namespace` and a namespace before the slash must not contradict each other.
+fn target(global: &Global, text: &str) -> Result<Target, Failure> {
+    let target = Target::parse(text)?;
+    match (&global.namespace, &target.namespace) {
+        (Some(flag), Some(written)) if flag != written => Err(Failure::new(
+            "DP-USAGE",
+            format!("`--namespace {flag}` and `{text}` name different namespaces"),
+        )
+        .hint("leave one of them out")),
+        _ => Ok(target),
     }
 }
 
@@ -73,4 +86,17 @@ fn print<T: serde::Serialize>(value: &T, output: crate::cli::Output) -> Result<(
 fn write_stdout(text: &str) {
     use std::io::Write;
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_different_namespaces_are_a_mistake_and_twice_the_same_is_none() {
+        let global = Global { kubeconfig: None, context: None, namespace: Some("shop".into()), verbose: 0 };
+        assert_eq!(target(&global, "till/cart").unwrap_err().code, "DP-USAGE");
+        assert_eq!(target(&global, "shop/cart").unwrap().name, "cart");
+        assert_eq!(target(&global, "deployment/cart").unwrap().namespace, None);
+    }
 }

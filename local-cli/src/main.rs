@@ -53,5 +53,10 @@ fn start_log(verbose: u8) {
         }
         _ => "debug,hyper=info,hyper_util=info,rustls=info,tower=info",
     };
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        // Otherwise a log line that a closed terminal does not take is a panic, and the restore is not done.
+        .log_internal_errors(false)
+        .init();
 }

@@ -1,5 +1,7 @@
 //! `devproxy exec`: join a running session of this laptop.
 
+use std::io;
+
 use crate::{
     Failure,
     cli::Exec,
@@ -9,7 +11,7 @@ use crate::{
         protocol::{Event, Request, Status},
         runtime::RuntimeFolder,
     },
-    terminal::{Program, exit_code},
+    terminal::{self, Program, Signals},
 };
 
 pub(super) async fn run(exec: Exec) -> Result<u8, Failure> {
@@ -24,11 +26,10 @@ pub(super) async fn run(exec: Exec) -> Result<u8, Failure> {
             None => return Err(Failure::new("DP-SESSION-ENDED", "the session has ended")),
         }
     };
-    let mut child = program.spawn(&shell)?;
-    // As under a shell: Ctrl-C is for the program.
-    let _ignored = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
-    let status = child.wait().await.map_err(|e| Failure::new("DP-PROGRAM", e))?;
-    Ok(exit_code(status))
+    // From here on signals are for the program.
+    let mut signals = Signals::new()?;
+    let child = program.spawn(&terminal::enter(&shell)?, &shell)?;
+    terminal::accompany(child, &mut signals).await
 }
 
 /// The session that `wanted` names, or the only one; with its state.
@@ -63,18 +64,20 @@ pub(super) async fn living() -> Vec<(Client, Status)> {
     let mut sessions = Vec::new();
     for id in folder.ids() {
         match Client::connect(&folder, &id).await {
-            Some(mut client) => {
+            Ok(mut client) => {
                 if let Some(status) = client.status().await {
                     sessions.push((client, status));
                 }
             }
-            None => folder.remove(&id),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => folder.remove(&id),
+            // Ended meanwhile, or too busy to be asked now.
+            Err(error) => tracing::info!(%error, id, "session not asked"),
         }
     }
     sessions
 }
 
 /// Whether `wanted` (id, name or namespace/name) means this session.
-pub(super) fn names(wanted: &str, status: &Status) -> bool {
+fn names(wanted: &str, status: &Status) -> bool {
     wanted == status.id || wanted == status.name || wanted == format!("{}/{}", status.namespace, status.name)
 }

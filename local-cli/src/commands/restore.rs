@@ -8,14 +8,14 @@ use devproxy_cluster::{
 };
 use tokio::sync::mpsc;
 
-use super::exec::{living, names};
+use super::exec::living;
 use crate::{
     Failure,
     cli::{Global, Restore},
     session::{
         live::describe,
         process::Start,
-        protocol::{Event, Request},
+        protocol::{Event, Request, Status},
     },
     ui::Progress,
 };
@@ -24,22 +24,31 @@ pub(super) async fn run(global: &Global, wanted: &Restore) -> Result<u8, Failure
     let progress = Progress::new();
     let connection = super::connect(global).await?;
     match &wanted.session {
-        Some(session) => one(&connection, session, wanted.force, &progress).await?,
+        Some(text) => {
+            let target = super::target(global, text)?;
+            let namespace = target.namespace.unwrap_or_else(|| connection.namespace.clone());
+            one(&connection, &Wanted { namespace, name: target.name }, wanted.force, &progress).await?;
+        }
         None => several(&connection, wanted, &progress).await?,
     }
     Ok(0)
 }
 
 /// A session by id, Deployment or namespace/Deployment.
-async fn one(connection: &Connection, wanted: &str, force: bool, progress: &Progress) -> Result<(), Failure> {
-    if end_here(wanted, progress).await {
-        return Ok(());
-    }
-    let (connection, name) = match wanted.split_once('/') {
-        Some((namespace, name)) => (connection.in_namespace(namespace), name),
-        None => (connection.clone(), wanted),
+async fn one(
+    connection: &Connection,
+    wanted: &Wanted,
+    force: bool,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let connection = connection.in_namespace(&wanted.namespace);
+    let ended = end_here(|status| wanted.is(status), progress).await;
+    let record = match find_session(&connection, &wanted.name).await {
+        Ok(record) => record,
+        // Ended by our request, or a moment before.
+        Err(ClusterError::NoSession { .. }) if ended => return Ok(()),
+        Err(error) => return Err(error.into()),
     };
-    let record = find_session(&connection, name).await?;
     let info = sessions(&connection, false).await?.into_iter().find(|info| info.session == record.session);
     if let Some(info) = info.filter(|info| !force && !info.expired && !is_ours(info)) {
         return Err(Failure::new(
@@ -57,15 +66,31 @@ async fn one(connection: &Connection, wanted: &str, force: bool, progress: &Prog
     by_record(&connection, &record, progress).await
 }
 
+/// What the user named, with its namespace.
+struct Wanted {
+    namespace: String,
+    name: String,
+}
+
+impl Wanted {
+    /// Whether a session of this laptop is meant. A name alone is of the namespace that we are in.
+    fn is(&self, status: &Status) -> bool {
+        self.name == status.id || (self.name == status.name && self.namespace == status.namespace)
+    }
+}
+
 /// `--stale`: what expired; `--all`: all of ours and what expired, with `--force` all.
 async fn several(connection: &Connection, wanted: &Restore, progress: &Progress) -> Result<(), Failure> {
     let mut none = true;
     for info in sessions(connection, false).await? {
         if info.expired || (wanted.all && (wanted.force || is_ours(&info))) {
             none = false;
-            if !end_here(&info.session, progress).await {
-                let record = find_session(connection, &info.session).await?;
-                by_record(connection, &record, progress).await?;
+            end_here(|status| status.id == info.session, progress).await;
+            match find_session(connection, &info.session).await {
+                Ok(record) => by_record(connection, &record, progress).await?,
+                // Restored by its own session, or by somebody else meanwhile.
+                Err(ClusterError::NoSession { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -80,25 +105,25 @@ fn is_ours(info: &SessionInfo) -> bool {
     info.user == holder.user && info.host == holder.host
 }
 
-/// Asks a living session of this laptop to end itself: it alone can hand its held connections over.
-async fn end_here(wanted: &str, progress: &Progress) -> bool {
-    let Some((mut client, _)) = living().await.into_iter().find(|(_, status)| names(wanted, status)) else {
+/// Asks a living session of this laptop to end itself: it alone can hand its held connections over. Whether there was
+/// one; it may have failed or died on the way, so look at the record afterwards.
+async fn end_here(wanted: impl Fn(&Status) -> bool, progress: &Progress) -> bool {
+    let Some((mut client, _)) = living().await.into_iter().find(|(_, status)| wanted(status)) else {
         return false;
     };
-    if !client.send(&Request::End).await {
-        return false;
-    }
+    client.send(&Request::End).await;
     loop {
         match client.next().await {
-            Some(Event::Ended) => return true,
+            Some(Event::Ended) | None => return true,
             Some(Event::Begun(text)) => progress.begun(&text),
             Some(Event::Done { step, text, milliseconds }) => {
                 progress.done(&step, &text, std::time::Duration::from_millis(milliseconds));
             }
             Some(Event::Notice(text)) => progress.notice(&text),
-            Some(_) => {}
-            // Died meanwhile: from the record then.
-            None => return false,
+            // The answer to our request, for the terminal.
+            Some(Event::Failed(failure)) if failure.code == "DP-SESSION-ENDED" => {}
+            Some(Event::Failed(failure)) => progress.warning(&failure.to_string()),
+            Some(Event::Shell(_) | Event::Status(_)) => {}
         }
     }
 }
@@ -107,7 +132,10 @@ async fn end_here(wanted: &str, progress: &Progress) -> bool {
 pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
     let connection = Connection::open(&start.api).await?.in_namespace(&start.plan.namespace);
     match find_session(&connection, &start.plan.session).await {
-        Ok(record) => by_record(&connection, &record, progress).await,
+        Ok(record) => {
+            progress.warning("the session process has died; restoring from here");
+            by_record(&connection, &record, progress).await
+        }
         // The Lease is created first and deleted last: without it there is nothing to undo.
         Err(ClusterError::NoSession { .. }) => Ok(()),
         Err(error) => Err(error.into()),

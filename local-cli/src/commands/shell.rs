@@ -14,6 +14,9 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
+    if let Some(like) = &shell.like {
+        super::target(global, like)?;
+    }
     let options = swap::options(&shell.session)?;
     let program = swap::program(&shell.session)?;
     let settings = ShellSettings {

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
+    super::target(global, &swap.target)?;
     let settings = SwapSettings {
         target: swap.target.clone(),
         container: swap.container.clone(),

@@ -19,7 +19,7 @@ use crate::{
     Failure,
     session::{
         process::{self, Start},
-        protocol::{self, Event, Request, Status},
+        protocol::{self, Event, ProtocolError, Request, Status},
         runtime::RuntimeFolder,
     },
 };
@@ -44,20 +44,29 @@ impl Client {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut reader = BufReader::new(reader);
-            while let Ok(Some(event)) = protocol::receive(&mut reader).await {
-                if sender.send(event).await.is_err() {
-                    break;
+            loop {
+                match protocol::receive(&mut reader).await {
+                    Ok(Some(event)) => {
+                        if sender.send(event).await.is_err() {
+                            break;
+                        }
+                    }
+                    // An event that only a newer version knows.
+                    Err(ProtocolError::Malformed(_)) => {}
+                    Ok(None) | Err(ProtocolError::Io(_)) => break,
                 }
             }
         });
         Self { writer, events, _reader: tasks }
     }
 
-    /// Connects to the session `id` of this laptop; `None` when nobody answers there.
-    pub async fn connect(folder: &RuntimeFolder, id: &str) -> Option<Self> {
-        let stream = UnixStream::connect(folder.socket(id)).await.ok()?;
-        let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::Uid::current().as_raw());
-        ours.then(|| Self::over(stream))
+    /// Connects to the session `id` of this laptop; `ConnectionRefused` when its process is dead.
+    pub async fn connect(folder: &RuntimeFolder, id: &str) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(folder.socket(id)).await?;
+        if stream.peer_cred()?.uid() != nix::unistd::Uid::current().as_raw() {
+            return Err(std::io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Self::over(stream))
     }
 
     /// The next event, `None` when the session process is gone. Cancel-safe.

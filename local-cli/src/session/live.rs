@@ -15,7 +15,7 @@ use std::{
 };
 
 use devproxy_capture::{Capture, listeners::owner};
-use devproxy_cluster::{Connection, Handover, Original, Plan, Protocol, Swap, swap};
+use devproxy_cluster::{Connection, Handover, Original, Plan, Protocol, Swap, stand_in_lost, swap};
 use devproxy_tunnel::{SessionKey, control};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -49,11 +49,14 @@ pub async fn session(start: Start, shared: &Shared) {
     let mut live = None;
     let result = tokio::select! {
         biased;
-        () = shared.asked_to_end() => Ok(()),
+        ending = shared.asked_to_end() => ending.failure().map_or(Ok(()), Err),
         lost = swap.lease_lost() => Err(lost.into()),
         result = async {
             let live = live.insert(establish(&start, &connection, &mut swap, shared).await?);
-            serve(&start, live, &mut swap, shared).await
+            tokio::select! {
+                lost = stand_in_lost(&connection, &start.plan.stand_in_name) => Err(lost.into()),
+                result = serve(&start, live, &mut swap, shared) => result,
+            }
         } => result,
     };
     if let Err(failure) = result {
@@ -200,8 +203,16 @@ async fn hand_over(agent: &AgentHandle, capture: &Capture, swap: &mut Swap) -> R
         let _ = tokio::time::timeout(TABLE_LIMIT, ports.changed()).await;
     }
     let table = ports.borrow().clone();
-    agent.listen(&table).await?;
-    agent.ready(true).await?;
+    // A link that is lost in this moment is made again, and waited for: the original serves until then.
+    while let Err(failure) = async {
+        agent.listen(&table).await?;
+        agent.ready(true).await
+    }
+    .await
+    {
+        tracing::info!(%failure, "handover");
+        tokio::time::sleep(TABLE_LIMIT).await;
+    }
     Ok(swap.handover().await?)
 }
 

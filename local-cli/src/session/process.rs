@@ -5,6 +5,7 @@ use std::{
     os::fd::AsFd,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use devproxy_cluster::{ApiSettings, Plan};
@@ -32,6 +33,8 @@ pub const ARGUMENT: &str = "__session";
 
 /// Connections to the control socket that are served at once.
 const CLIENTS: usize = 64;
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// All that the session process needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +64,8 @@ pub struct Options {
 pub fn main() -> ExitCode {
     // Of a session of its own: neither Ctrl-C nor the end of the terminal reaches it.
     let _ = nix::unistd::setsid();
+    // A pipe of the shell before us (`$(devproxy … 3>&1)`) must not be held until the restore is done.
+    let _ = devproxy_namespaces::close_inherited();
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
@@ -90,11 +95,7 @@ async fn run() -> ExitCode {
 
     let folder = RuntimeFolder::locate();
     let id = start.plan.session.clone();
-    let listening = folder.create().and_then(|()| {
-        UnixListener::bind(folder.socket(&id))
-            .map_err(|e| Failure::new("DP-RUNTIME-FOLDER", format!("control socket: {e}")))
-    });
-    match listening {
+    match folder.listen(&id) {
         Ok(listener) => {
             tasks.spawn(serve_clients(shared.clone(), listener));
             live::session(*start, &shared).await;
@@ -106,7 +107,7 @@ async fn run() -> ExitCode {
     tasks.shutdown().await;
     drop(shared);
     // What is queued still leaves; the queue ends with its last sender.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), terminal_writer.join_next()).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), terminal_writer.join_next()).await;
     ExitCode::SUCCESS
 }
 
@@ -137,6 +138,8 @@ fn start_log(verbose: u8) {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::new(level))
             .with_writer(std::io::stderr)
+            // Otherwise a log line that a closed terminal does not take is a panic, and the restore is not done.
+            .log_internal_errors(false)
             .init();
     }
 }
@@ -148,8 +151,8 @@ pub struct Shared {
     pub outlet: Outlet,
     /// The way in, once there is one.
     pub entrance: watch::Sender<Option<ShellEntrance>>,
-    /// Whether somebody asked for the end.
-    pub ending: watch::Sender<bool>,
+    /// Who asked for the end.
+    ending: watch::Sender<Option<Ending>>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -173,7 +176,7 @@ impl Shared {
         Self {
             outlet: Outlet::default(),
             entrance: watch::channel(None).0,
-            ending: watch::channel(false).0,
+            ending: watch::channel(None).0,
             status: Arc::new(Mutex::new(status)),
         }
     }
@@ -199,11 +202,43 @@ impl Shared {
         self.outlet.send(|| Event::Shell(Box::new(entrance.clone()))).await;
     }
 
-    /// Resolves when the end was asked for. Cancel-safe.
-    pub async fn asked_to_end(&self) {
+    /// Resolves when the end was asked for: by whom. Cancel-safe.
+    pub async fn asked_to_end(&self) -> Ending {
         let mut ending = self.ending.subscribe();
         // The sender lives in `self`.
-        let _ = ending.wait_for(|ending| *ending).await;
+        ending.wait_for(Option::is_some).await.ok().and_then(|ending| *ending).unwrap_or(Ending::Terminal)
+    }
+
+    /// The first who asks is the one.
+    fn end(&self, by: Ending) {
+        self.ending.send_if_modified(|ending| {
+            let first = ending.is_none();
+            ending.get_or_insert(by);
+            first
+        });
+    }
+}
+
+/// Who asked for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The terminal process, or its death.
+    Terminal,
+    /// `devproxy restore` in another terminal.
+    Restore,
+    /// SIGTERM to the session process.
+    Terminated,
+}
+
+impl Ending {
+    /// What the terminal process has to say of it, whose program is ended with the session.
+    pub fn failure(self) -> Option<Failure> {
+        let by = match self {
+            Self::Terminal => return None,
+            Self::Restore => "`devproxy restore`",
+            Self::Terminated => "SIGTERM",
+        };
+        Some(Failure::new("DP-SESSION-ENDED", format!("the session was ended by {by}")))
     }
 }
 
@@ -224,9 +259,9 @@ async fn serve_terminal(
     events: mpsc::Sender<Event>,
 ) {
     while let Ok(Some(request)) = protocol::receive(&mut reader).await {
-        answer(&shared, request, &events).await;
+        answer(&shared, request, Ending::Terminal, &events).await;
     }
-    shared.ending.send_replace(true);
+    shared.end(Ending::Terminal);
 }
 
 async fn serve_clients(shared: Shared, listener: UnixListener) {
@@ -234,7 +269,11 @@ async fn serve_clients(shared: Shared, listener: UnixListener) {
     loop {
         tokio::select! {
             accepted = listener.accept(), if clients.len() < CLIENTS => {
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors: the connection stays in the queue, and asking again at once helps nobody.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::Uid::current().as_raw());
                 if ours {
                     clients.spawn(serve_client(shared.clone(), stream));
@@ -254,7 +293,7 @@ async fn serve_client(shared: Shared, stream: UnixStream) {
             if matches!(request, Request::End) {
                 shared.outlet.subscribe(events.clone());
             }
-            answer(&shared, request, &events).await;
+            answer(&shared, request, Ending::Restore, &events).await;
         }
     };
     tokio::select! {
@@ -263,20 +302,21 @@ async fn serve_client(shared: Shared, stream: UnixStream) {
     }
 }
 
-async fn answer(shared: &Shared, request: Request, events: &mpsc::Sender<Event>) {
+/// `by` is who asks, should it be for the end.
+async fn answer(shared: &Shared, request: Request, by: Ending, events: &mpsc::Sender<Event>) {
     match request {
         // Only the first message of the terminal process may start.
         Request::Start(_) => {}
         Request::Running { pid } => shared.update(|status| status.program = Some(pid)),
-        Request::End => {
-            shared.ending.send_replace(true);
-        }
+        Request::End => shared.end(by),
         Request::Status => {
             let _ = events.send(Event::Status(Box::new(shared.status()))).await;
         }
         Request::Join => {
             let entrance = shared.entrance.borrow().clone();
+            let ending = shared.ending.borrow().is_some();
             let answer = match entrance {
+                _ if ending => Event::Failed(Failure::new("DP-SESSION-ENDED", "the session is ending")),
                 Some(entrance) => Event::Shell(Box::new(entrance)),
                 None => Event::Failed(
                     Failure::new("DP-SESSION-STARTING", "the session is still starting")
@@ -297,7 +337,7 @@ async fn signals(shared: Shared) {
     };
     loop {
         tokio::select! {
-            _ = terminate.recv() => { shared.ending.send_replace(true); }
+            _ = terminate.recv() => shared.end(Ending::Terminated),
             _ = hang_up.recv() => {}
             _ = interrupt.recv() => {}
         }

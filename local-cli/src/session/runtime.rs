@@ -8,8 +8,12 @@ use std::{
 };
 
 use nix::unistd::Uid;
+use tokio::net::UnixListener;
 
 use crate::Failure;
+
+/// Times that a folder which vanishes is made again.
+const ATTEMPTS: u32 = 5;
 
 /// The runtime folder, checked.
 #[derive(Debug, Clone)]
@@ -28,12 +32,32 @@ impl RuntimeFolder {
     }
 
     /// Makes it, 0700; refuses one that belongs to somebody else or that others may enter.
-    pub fn create(&self) -> Result<(), Failure> {
+    fn create(&self) -> Result<(), Failure> {
         match fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.check(),
             Err(e) => Err(self.failure(&e)),
         }
+    }
+
+    /// The control socket of session `id`. Its name appears when it takes connections: whoever finds the name and
+    /// gets no answer has found a dead one.
+    pub fn listen(&self, id: &str) -> Result<UnixListener, Failure> {
+        let (new, socket) = (self.0.join(format!("{id}.new")), self.socket(id));
+        let bind = || -> io::Result<UnixListener> {
+            let listener = UnixListener::bind(&new)?;
+            fs::rename(&new, &socket)?;
+            Ok(listener)
+        };
+        for _ in 0..ATTEMPTS {
+            self.create()?;
+            match bind() {
+                // The last session of before has taken the folder with it in this moment.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                result => return result.map_err(|e| self.failure(&e)),
+            }
+        }
+        Err(self.failure(&io::Error::from(io::ErrorKind::NotFound)))
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -48,7 +72,7 @@ impl RuntimeFolder {
 
     fn failure(&self, error: &io::Error) -> Failure {
         Failure::new("DP-RUNTIME-FOLDER", format!("runtime folder `{}`: {error}", self.0.display()))
-            .hint("set XDG_RUNTIME_DIR to a folder of yours with mode 0700")
+            .hint("set XDG_RUNTIME_DIR to a folder of yours with mode 0700 and a short path")
     }
 
     /// Path of the control socket of session `id`.
@@ -74,6 +98,7 @@ impl RuntimeFolder {
     /// Removes the socket of `id`, and the folder when it was the last.
     pub fn remove(&self, id: &str) {
         let _ = fs::remove_file(self.socket(id));
+        let _ = fs::remove_file(self.0.join(format!("{id}.new")));
         // Fails while another session has a socket there, which is meant.
         let _ = fs::remove_dir(&self.0);
     }
@@ -81,4 +106,47 @@ impl RuntimeFolder {
 
 fn owned_by(path: &Path, uid: Uid) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == uid.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn folder(name: &str) -> RuntimeFolder {
+        RuntimeFolder(std::env::temp_dir().join(format!("devproxy-{name}-{}", std::process::id())))
+    }
+
+    #[tokio::test]
+    async fn the_last_session_takes_the_folder_along() {
+        let folder = folder("last");
+        let (one, two) = (folder.listen("one").unwrap(), folder.listen("two").unwrap());
+        assert_eq!(folder.ids(), ["one", "two"]);
+        folder.remove("one");
+        assert_eq!(folder.ids(), ["two"]);
+        folder.remove("two");
+        assert!(!folder.0.exists());
+        drop((one, two));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_may_enter_is_refused() {
+        let folder = folder("open");
+        fs::create_dir(&folder.0).unwrap();
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = folder.listen("one").unwrap_err();
+        assert_eq!(refused.code, "DP-RUNTIME-FOLDER");
+        assert!(folder.ids().is_empty());
+        fs::remove_dir(&folder.0).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_for_a_socket_is_refused_with_its_name() {
+        let folder = folder(&"x".repeat(120));
+        let refused = folder.listen("one").unwrap_err();
+        assert!(refused.cause.contains("SUN_LEN") && refused.cause.contains("xxx"), "{refused}");
+        assert!(refused.hint.unwrap().contains("short path"));
+        fs::remove_dir(&folder.0).unwrap();
+    }
 }

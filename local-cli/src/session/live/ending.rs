@@ -6,20 +6,14 @@ use std::{
 };
 
 use devproxy_cluster::{OriginalOutcome, Outcome, Plan, SpliceHook, Splicing, Swap};
-use devproxy_namespaces::inhabitants;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use devproxy_namespaces::Entrance;
 
 use super::shell::Live;
 use crate::{
     Failure,
-    session::{link::AgentHandle, outlet::Outlet, process::Shared},
+    session::{hangup::hang_up, link::AgentHandle, outlet::Outlet, process::Shared},
 };
 
-/// How long what is left in the shell has between SIGHUP and SIGKILL, if the restore is faster.
-const HANGUP_GRACE: Duration = Duration::from_secs(10);
 /// A restore that fails (the API server is away) is tried again this often before it is left to `devproxy restore`.
 const ATTEMPTS: u32 = 20;
 /// Pause between two attempts.
@@ -29,21 +23,23 @@ const PAUSE: Duration = Duration::from_secs(3);
 pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared: &Shared) {
     let since = Instant::now();
     shared.update(|status| "restoring".clone_into(&mut status.phase));
-    let helper = live.as_ref().map(|live| live.namespaces.pid());
-    hang_up(helper, Signal::SIGHUP);
+    let inside = live.as_ref().and_then(|live| Entrance::of(live.namespaces.pid()).ok());
     let mut hook =
         live.as_ref().map(|live| Hook { agent: live.agent.clone(), outlet: shared.outlet.clone() });
     let hook = hook.as_mut().map(|hook| -> &mut dyn SpliceHook { hook });
-    match put_back(swap, hook, shared).await {
+    // What runs hears of it first; what does not end by itself is ended before or after the original is back.
+    let hanging_up = async {
+        if let Some(inside) = &inside {
+            hang_up(inside).await;
+        }
+    };
+    let ((), result) = tokio::join!(hanging_up, put_back(swap, hook, shared));
+    match result {
         Ok(outcome) => report(plan, &outcome, since, shared).await,
         Err(failure) => {
             let hint = format!("`devproxy restore {}` repeats it from any machine", plan.title());
             shared.fail(failure.hint(hint)).await;
         }
-    }
-    if helper.is_some_and(|helper| inhabitants(helper).is_ok_and(|left| !left.is_empty())) {
-        tokio::time::sleep(HANGUP_GRACE.saturating_sub(since.elapsed())).await;
-        hang_up(helper, Signal::SIGKILL);
     }
 }
 
@@ -122,10 +118,4 @@ pub(crate) fn describe(name: &str, outcome: &Outcome) -> Option<String> {
         }
         OriginalOutcome::None => return None,
     })
-}
-
-fn hang_up(helper: Option<i32>, signal: Signal) {
-    for pid in helper.and_then(|helper| inhabitants(helper).ok()).unwrap_or_default() {
-        let _ = kill(Pid::from_raw(pid), signal);
-    }
 }
