@@ -1,4 +1,5 @@
-//! `shopd ask http://HOST:PORT/PATH`: prints the answer; for pods without curl.
+//! `shopd ask http://HOST:PORT/PATH [SECONDS]`: prints the answer if it comes within so many seconds (30); for pods
+//! without curl.
 
 use std::io::{Error, Result, Write as _};
 use std::time::Duration;
@@ -7,11 +8,20 @@ use crate::client;
 
 /// Prints the body; an answer other than 200 is an error.
 pub(crate) fn run(words: &[String]) -> Result<()> {
-    let [url] = words else { return Err(Error::other("usage: shopd ask http://HOST:PORT/PATH")) };
+    let (url, seconds) = match words {
+        [url] => (url, Some(30)),
+        [url, seconds] => (url, seconds.parse().ok()),
+        _ => return usage(),
+    };
+    let Some(seconds) = seconds else { return usage() };
     let (host, path) = split(url)?;
-    let reply = client::get(&host, &path, Duration::from_secs(30))?;
+    let reply = client::get(&host, &path, Duration::from_secs(seconds))?;
     std::io::stdout().write_all(&reply.body)?;
     if reply.status == 200 { Ok(()) } else { Err(Error::other(format!("status {}", reply.status))) }
+}
+
+fn usage() -> Result<()> {
+    Err(Error::other("usage: shopd ask http://HOST:PORT/PATH [SECONDS]"))
 }
 
 /// Host with port, and path.
