@@ -114,6 +114,18 @@ impl Namespace {
         Ok(())
     }
 
+    /// Waits until every pod behind `name` is the stand-in's: the handover takes the original away, whose pods may
+    /// answer until all proxies know and they have drained.
+    pub async fn until_swapped(&self, name: &str) -> Result<()> {
+        let pods = ["get", "pods", "-o", "name", &format!("--selector=app={name}")].map(str::to_owned);
+        self.until("the original's end", READY, async || {
+            self.kubectl(pods.clone())
+                .await
+                .is_ok_and(|names| !names.is_empty() && names.lines().all(|pod| pod.contains("-devproxy-")))
+        })
+        .await
+    }
+
     /// Runs a program in a pod, told as kubectl takes it (`deployment/cart`, `pod-name`), and gives what it printed.
     pub async fn exec<A: Into<String>>(
         &self,

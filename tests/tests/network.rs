@@ -186,6 +186,7 @@ async fn a_program_sees_in_the_shell_what_it_sees_in_the_pod() -> Result<()> {
     laptop.write_file("probe.py", 0o644, PROBE.as_bytes())?;
     let mut swap = laptop.devproxy(["swap", "probe", "-c", "probe", "--", "shopd"])?.spawn()?;
     swap.wait_for("handover", SWAP).await?;
+    shop.until_swapped("probe").await?;
     let in_shell = laptop
         .devproxy(["exec", "probe", "--", "python3", "probe.py", &asked])?
         .output(PROBED)

@@ -1,0 +1,176 @@
+//! `devproxy exec` joins a running session: environment, files, network and ports of the pod, exit codes of a shell.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use devproxy_tests::{App, Bed, Exit, Laptop, Namespace};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+const SWAP: Duration = Duration::from_secs(60);
+const RESTORE: Duration = Duration::from_secs(120);
+const DONE: Duration = Duration::from_secs(60);
+/// The kubelet looks at a ConfigMap again once a minute, when nothing wakes it.
+const KUBELET: Duration = Duration::from_secs(120);
+/// An address of the laptop that is named with `--local`, and one that is not.
+const LOCAL: &str = "192.0.2.7";
+const OTHER: &str = "192.0.2.8";
+
+async fn exec(laptop: &Laptop, words: &[&str]) -> Result<Exit> {
+    laptop.devproxy(["exec", "cart", "--"].iter().chain(words).copied())?.output(DONE).await
+}
+
+async fn said(laptop: &Laptop, words: &[&str]) -> Result<String> {
+    Ok(exec(laptop, words).await?.success()?.stdout.trim_end().to_owned())
+}
+
+fn settings(colour: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"colour": colour},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_terminal_is_in_the_same_pod() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("join").await?;
+    shop.apply(&settings("green")).await?;
+    shop.deploy(App::shop("cart").env("MULTI", "a\nb").volume(
+        "settings",
+        "/app/settings",
+        json!({"configMap": {"name": "settings"}}),
+    ))
+    .await?;
+    shop.client().await?;
+    let laptop = bed.laptop().await?;
+    laptop.login(&shop).await?;
+    for address in [LOCAL, OTHER] {
+        laptop.network().ip(&["address", "add", &format!("{address}/32"), "dev", "lo"])?;
+    }
+    let words = ["swap", "cart", "--port", "8080:3000", "--local", LOCAL, "--", "env", "PORT=3000", "shopd"];
+    let mut swap = laptop.devproxy(words)?.env("VERSION", "mine").spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    shop.until_swapped("cart").await?;
+    // The program listens on 3000, the pod's port is 8080.
+    ensure!(shop.ask("http://cart:8080/version").await? == "mine\n");
+    let local: SocketAddr = shop.ask("http://cart:8080/local").await?.trim().parse()?;
+    let pod = local.ip().to_string();
+
+    // It is the pod: environment, host name, DNS, the session's own program on localhost.
+    ensure!(said(&laptop, &["printenv", "MULTI"]).await? == "a\nb");
+    ensure!(said(&laptop, &["hostname"]).await? == shop.ask("http://cart:8080/host").await?.trim());
+    ensure!(said(&laptop, &["cat", "/app/settings/colour"]).await? == "green");
+    ensure!(said(&laptop, &["cat", "/etc/resolv.conf"]).await?.contains(shop.name()));
+    ensure!(said(&laptop, &["curl", "-sS", "http://127.0.0.1:3000/version"]).await? == "mine");
+    ensure!(said(&laptop, &["curl", "-sS", "http://cart:8080/version"]).await? == "mine");
+
+    exit_codes(&laptop).await?;
+    what_is_named_goes_out_through_the_laptop(&laptop).await?;
+    ports_open_by_the_table(&shop, &laptop, &pod).await?;
+    files_follow_their_config_map(&shop, &laptop).await?;
+
+    swap.signal(Signal::SIGTERM)?;
+    swap.wait(RESTORE).await?.success()?;
+    shop.ready("cart").await
+}
+
+async fn exit_codes(laptop: &Laptop) -> Result<()> {
+    for (words, code) in [
+        (&["bash", "-c", "exit 7"][..], 7),
+        (&["bash", "-c", "kill -TERM $$"], 143),
+        (&["bash", "-c", "kill -KILL $$"], 137),
+        (&["no-such-program"], 127),
+        (&["/etc/passwd"], 126),
+    ] {
+        let exit = exec(laptop, words).await?;
+        ensure!(exit.code() == code, "{words:?}: {exit:?}");
+    }
+    let mut waiting = laptop.devproxy(["exec", "cart", "--", "bash", "-c", "echo up; read"])?.spawn()?;
+    waiting.wait_for("up", DONE).await?;
+    waiting.signal(Signal::SIGTERM)?;
+    let exit = waiting.wait(DONE).await?;
+    ensure!(exit.code() == 143, "{exit:?}");
+    let none = laptop.devproxy(["exec", "nobody", "--", "true"])?.output(DONE).await?;
+    ensure!(none.code() == 125 && none.stderr.contains("DP-NO-SESSION"), "{none:?}");
+    Ok(())
+}
+
+async fn what_is_named_goes_out_through_the_laptop(laptop: &Laptop) -> Result<()> {
+    laptop.write_file("www/index.html", 0o644, b"the laptop")?;
+    let words = ["-u", "-m", "http.server", "--directory", "www", "--bind", "0.0.0.0", "8000"];
+    let mut server = laptop.command("python3").args(words).spawn()?;
+    server.wait_for("Serving", DONE).await?;
+    let ask = |address: &str| format!("http://{address}:8000/");
+    ensure!(said(laptop, &["curl", "-sS", &ask(LOCAL)]).await? == "the laptop");
+    let other = exec(laptop, &["curl", "-sS", "--max-time", "3", &ask(OTHER)]).await?;
+    ensure!(other.code() != 0 && other.stdout.is_empty(), "the laptop is reached without --local: {other:?}");
+    Ok(())
+}
+
+async fn ports_open_by_the_table(shop: &Namespace, laptop: &Laptop, pod: &str) -> Result<()> {
+    let serve = |port: &str, bind: &str| {
+        let words = ["exec", "cart", "--", "python3", "-u", "-m", "http.server", "--bind", bind, port];
+        laptop.devproxy(words)?.folder(laptop.home().join("www")).spawn()
+    };
+    let from_pod = async |port: &str| shop.ask(&format!("http://{pod}:{port}/")).await;
+    let from_laptop = async |port: &str| {
+        let url = format!("http://127.0.0.1:{port}/");
+        laptop.command("curl").args(["-sS", "--retry-connrefused", "--retry", "5", &url]).output(DONE).await
+    };
+
+    // A debugger's port: on the laptop only, whatever it is bound to.
+    let mut debugger = serve("5678", "0.0.0.0")?;
+    debugger.wait_for("Serving", DONE).await?;
+    ensure!(from_laptop("5678").await?.success()?.stdout == "the laptop");
+    let refused = from_pod("5678").await;
+    ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{refused:?}");
+
+    // An undeclared port on all addresses: in the pod while it is listened on.
+    let mut server = serve("7070", "0.0.0.0")?;
+    server.wait_for("Serving", DONE).await?;
+    shop.until("the pod's port 7070", DONE, async || {
+        from_pod("7070").await.is_ok_and(|answer| answer == "the laptop")
+    })
+    .await?;
+    server.signal(Signal::SIGTERM)?;
+    server.wait(DONE).await?;
+    shop.until("the end of the pod's port 7070", DONE, async || {
+        from_pod("7070").await.is_err_and(|error| error.to_string().contains("refused"))
+    })
+    .await?;
+
+    // On loopback only: the pod's loopback, and the laptop's.
+    let mut private = serve("7071", "127.0.0.1")?;
+    private.wait_for("Serving", DONE).await?;
+    ensure!(from_laptop("7071").await?.success()?.stdout == "the laptop");
+    let inside = stand_in(shop).await?;
+    let within = shop.exec(&inside, ["shopd", "ask", "http://127.0.0.1:7071/"]).await?;
+    ensure!(within == "the laptop", "{within}");
+    ensure!(from_pod("7071").await.is_err());
+    Ok(())
+}
+
+async fn stand_in(shop: &Namespace) -> Result<String> {
+    let names = shop.kubectl(["get", "pods", "-o", "name"]).await?;
+    Ok(names.lines().find(|name| name.contains("-devproxy-")).context("no stand-in")?.to_owned())
+}
+
+async fn files_follow_their_config_map(shop: &Namespace, laptop: &Laptop) -> Result<()> {
+    let pod = stand_in(shop).await?;
+    // It prints each colour once, and what is neither.
+    let script = "while :; do now=$(cat /app/settings/colour); [ \"$now\" = \"$old\" ] || echo \"now $now.\"; \
+        old=$now; sleep 0.05; done";
+    let mut watching = laptop.devproxy(["exec", "cart", "--", "bash", "-c", script])?.spawn()?;
+    watching.wait_for("now green.", DONE).await?;
+    shop.apply(&settings("blue")).await?;
+    // A change of the pod wakes the kubelet.
+    shop.kubectl(["annotate", &pod, "bed.devproxy.dev/woken=yes"]).await?;
+    shop.until("the change in the pod", KUBELET, async || {
+        shop.exec(&pod, ["cat", "/app/settings/colour"]).await.is_ok_and(|colour| colour == "blue")
+    })
+    .await?;
+    watching.wait_for("now blue.", Duration::from_secs(2)).await?;
+    ensure!(watching.printed().lines().count() == 2, "{}", watching.printed());
+    Ok(())
+}
