@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     cargo(&["build", "--package", "devproxy"])?;
     let was_running = Node::status(Place::First)?.is_some_and(|status| status.ready);
     let filter = arguments.filter.as_deref();
-    let all = [&["test", "--workspace"][..], filter.as_slice()].concat();
+    let all = [&["test", "--workspace", "--no-fail-fast"][..], filter.as_slice()].concat();
     let result = cargo(&all);
     if !was_running && !arguments.keep {
         Node::down(Place::First)?;
