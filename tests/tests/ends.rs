@@ -160,6 +160,34 @@ async fn a_stopped_terminal_learns_of_the_end_when_it_goes_on() -> Result<()> {
     gone(&shop, &laptop, &before).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stand_in_alone_is_enough_for_a_restore() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, _) = cart(&bed, "lease").await?;
+    let swap = swapped(&laptop, &["shopd"]).await?;
+    // Both at once: neither may see the other die.
+    swap.signal(Signal::SIGSTOP)?;
+    kill(session_process(&laptop)?, Signal::SIGKILL)?;
+    swap.signal(Signal::SIGKILL)?;
+    shop.kubectl(["delete", "leases", "--all"]).await?;
+
+    let other = bed.laptop().await?;
+    other.login(&shop).await?;
+    other.devproxy(["restore", "cart"])?.output(RESTORE).await?.success()?;
+    shop.ready("cart").await?;
+    let replicas = shop.kubectl(["get", "deployment", "cart", "-o", "jsonpath={.spec.replicas}"]).await?;
+    assert_eq!(replicas, "1");
+    shop.until("that nothing of ours is left", RESTORE, async || {
+        let ours =
+            ["get", "deployments,leases,secrets,configmaps,pods", "-l", "devproxy.dev/session", "-o", "name"];
+        shop.kubectl(ours).await.is_ok_and(|names| names.trim().is_empty())
+    })
+    .await?;
+    let again = other.devproxy(["restore", "cart"])?.output(RESTORE).await?;
+    assert!(again.code() == 125 && again.stderr.contains("DP-NO-SESSION"), "{again:?}");
+    Ok(())
+}
+
 fn session_process(laptop: &Laptop) -> Result<Pid> {
     let session = laptop.processes().into_iter().find(|process| {
         std::fs::read(format!("/proc/{}/cmdline", process.pid))

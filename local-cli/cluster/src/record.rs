@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     ClusterError,
     json::{name, text},
-    name::RECORD_ANNOTATION,
+    name::{RECORD_ANNOTATION, REPLICAS_ANNOTATION, SESSION_LABEL},
 };
 
 /// Version of [`Record`].
@@ -96,8 +96,7 @@ impl Record {
     /// Reads the record of a Lease.
     pub fn of_lease(lease: &Value) -> Result<Self, ClusterError> {
         let unreadable = |reason: String| ClusterError::Record { lease: name(lease).to_owned(), reason };
-        let annotation = lease.pointer("/metadata/annotations").and_then(|all| all.get(RECORD_ANNOTATION));
-        let Some(json) = annotation.and_then(Value::as_str) else {
+        let Some(json) = annotation(lease, RECORD_ANNOTATION) else {
             return Err(unreadable("it has none".into()));
         };
         let schema = serde_json::from_str::<Value>(json)
@@ -116,6 +115,40 @@ impl Record {
         Ok(record)
     }
 
+    /// What a stand-in tells without its Lease, which somebody deleted. `original` is the Deployment that it names.
+    pub(crate) fn of_stand_in(stand_in: &Value, original: Option<&Value>) -> Self {
+        let label =
+            stand_in.pointer("/metadata/labels").and_then(|labels| labels.get(SESSION_LABEL)?.as_str());
+        let stand_in_name = name(stand_in).to_owned();
+        // That of the owner, not of whatever has the name now.
+        let uid = text(stand_in, "/metadata/ownerReferences/0/uid").to_owned();
+        let replicas =
+            annotation(stand_in, REPLICAS_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or(1);
+        let original = original.map(|original| Original {
+            name: name(original).to_owned(),
+            uid,
+            replicas,
+            ready: replicas,
+            selector: original.pointer("/spec/selector").cloned().unwrap_or_default(),
+            replica_owners: Vec::new(),
+        });
+        Self {
+            schema: SCHEMA,
+            session: label.unwrap_or_default().to_owned(),
+            namespace: text(stand_in, "/metadata/namespace").to_owned(),
+            lease: crate::name::lease(original.as_ref().map_or(&stand_in_name, |original| &original.name)),
+            original,
+            config_map: Some(crate::name::config_map(&stand_in_name)),
+            secret: crate::name::secret(&stand_in_name),
+            stand_in: stand_in_name,
+            services: Vec::new(),
+            original_first: false,
+            phase: Phase::Swapped,
+            holder: Holder { user: "unknown".into(), host: "unknown".into() },
+            since: text(stand_in, "/metadata/creationTimestamp").parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        }
+    }
+
     /// The name for messages: `namespace/deployment`, or the shell's.
     pub fn title(&self) -> String {
         let name = self.original.as_ref().map_or(self.stand_in.as_str(), |original| original.name.as_str());
@@ -126,6 +159,11 @@ impl Record {
         // A struct of strings and numbers always serialises.
         serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+/// An annotation of an object.
+pub(crate) fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.pointer("/metadata/annotations")?.get(key)?.as_str()
 }
 
 /// Now, in whole seconds: it is for people.
@@ -189,6 +227,28 @@ pub(crate) mod tests {
         json["schema"] = json!(2);
         let error = Record::of_lease(&lease(&json.to_string())).unwrap_err();
         assert_eq!(error.code(), "DP-RECORD");
+    }
+
+    #[test]
+    fn a_stand_in_remembers_enough_for_a_restore() {
+        let stand_in = json!({"metadata": {
+            "name": "cart-devproxy-k7f2", "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": {"devproxy.dev/session": "k7f2abcdef"},
+            "annotations": {"devproxy.dev/original": "cart", "devproxy.dev/original-replicas": "3"},
+            "ownerReferences": [{"kind": "Deployment", "name": "cart", "uid": "u-1"}],
+        }});
+        let original = json!({"metadata": {"name": "cart", "uid": "u-2"}, "spec": {"selector": {"matchLabels": {"app": "cart"}}}});
+        let read = Record::of_stand_in(&stand_in, Some(&original));
+        let mut expected = record();
+        expected.phase = Phase::Swapped;
+        expected.services.clear();
+        expected.since = "2026-01-02T03:04:05Z".parse().unwrap();
+        expected.holder = read.holder.clone();
+        if let Some(original) = &mut expected.original {
+            original.replica_owners.clear();
+        }
+        assert_eq!(read, expected);
+        assert_eq!(Record::of_stand_in(&stand_in, None).original, None);
     }
 
     #[test]
