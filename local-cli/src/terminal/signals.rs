@@ -1,0 +1,67 @@
+//! Signals to the terminal process.
+
+use nix::{
+    sys::signal::{Signal as Sent, kill},
+    unistd::Pid,
+};
+use tokio::{
+    process::Child,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::Failure;
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    Interrupt,
+    Quit,
+    Terminate,
+    HangUp,
+}
+
+impl Got {
+    /// Ctrl-C and Ctrl-\ reach the program from the terminal itself; the others are meant for it too.
+    pub fn forward(self, to: &Child) {
+        let signal = match self {
+            Self::Interrupt | Self::Quit => return,
+            Self::Terminate => Sent::SIGTERM,
+            Self::HangUp => Sent::SIGHUP,
+        };
+        if let Some(pid) = to.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+/// The signals that end programs, from its making on ours to answer.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    quit: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Takes them over.
+    pub fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|e| Failure::new("DP-SIGNALS", e));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Got {
+        tokio::select! {
+            _ = self.interrupt.recv() => Got::Interrupt,
+            _ = self.quit.recv() => Got::Quit,
+            _ = self.terminate.recv() => Got::Terminate,
+            _ = self.hang_up.recv() => Got::HangUp,
+        }
+    }
+}
