@@ -40,10 +40,12 @@ pub enum Image {
     Shop,
     /// `shopd` alone: no shell, no libc, no /etc/passwd.
     ShopBare,
+    /// The agent of the product under test, as deploy/Dockerfile makes it.
+    Agent,
 }
 
 impl Image {
-    /// All of them.
+    /// All of them but the product's own.
     pub const ALL: [Self; 9] = [
         Self::Pause,
         Self::CoreDns,
@@ -68,6 +70,7 @@ impl Image {
             Self::Postgres => "postgres",
             Self::Shop => "shop",
             Self::ShopBare => "shop-bare",
+            Self::Agent => "devproxy-agent",
         }
     }
 
@@ -164,9 +167,28 @@ impl Image {
                 tree.file("/shopd", &build_shopd()?);
                 Config::entrypoint(&["/shopd"])
             }
+            Self::Agent => {
+                tree.file("/devproxy-agent", &agent()?);
+                let mut config = Config::entrypoint(&["/devproxy-agent"]);
+                config.user = "65532:65532".into();
+                config
+            }
         };
         Ok((tree, config))
     }
+}
+
+/// The agent that the product's own build left in the target folder of this test.
+fn agent() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let name = format!("agent/{}-unknown-linux-musl/agent/devproxy-agent", std::env::consts::ARCH);
+    // target/debug/deps/test-…
+    own.ancestors()
+        .skip(2)
+        .take(2)
+        .map(|folder| folder.join(&name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("no {name} beside {}: run `cargo build --package devproxy`", own.display()))
 }
 
 /// Trusts everybody: it lives in a test's namespace for a minute.

@@ -248,16 +248,19 @@ async fn run(
     let mut desired = Desired::default();
     loop {
         serve(&context, connected, files, &mut commands, &mut desired).await;
-        context.outlet.notice("the connection to the cluster is lost; connecting again").await;
+        let ending = desired.is_ending();
+        if !ending {
+            context.outlet.notice("the connection to the cluster is lost; connecting again").await;
+        }
         let lost = Instant::now();
         (connected, files) = again(&context, &desired).await;
         reconnects.send_modify(|count| *count += 1);
         context.capture.set_tunnel(connected.tunnel.clone());
         let seconds = lost.elapsed().as_secs_f64();
-        context
-            .outlet
-            .notice(&format!("connected again after {seconds:.1} s; open connections were reset"))
-            .await;
+        if !ending {
+            let text = format!("connected again after {seconds:.1} s; open connections were reset");
+            context.outlet.notice(&text).await;
+        }
     }
 }
 
@@ -282,6 +285,7 @@ async fn serve(
                 None => return,
             },
             answer = answers.recv() => match answer {
+                Some(FromAgent::Terminating) if desired.is_ending() => {}
                 Some(FromAgent::Terminating) => {
                     context.outlet.notice("the agent's pod is being deleted; waiting for its successor").await;
                 }
@@ -317,6 +321,11 @@ impl Desired {
             ToAgent::Ready(ready) => self.ready = *ready,
             ToAgent::Splice(targets) => self.splice = Some(targets.clone()),
         }
+    }
+
+    /// What is held goes to the original again: the pod leaves by our own will.
+    fn is_ending(&self) -> bool {
+        self.splice.is_some()
     }
 
     fn commands(&self) -> Vec<ToAgent> {
