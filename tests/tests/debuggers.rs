@@ -9,11 +9,11 @@ use devproxy_tests::{App, Bed, Image, Laptop, Namespace, Run};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-const SWAP: Duration = Duration::from_secs(60);
-const RESTORE: Duration = Duration::from_secs(120);
+const SWAP: Duration = Duration::from_mins(1);
+const RESTORE: Duration = Duration::from_mins(2);
 const SOON: Duration = Duration::from_secs(30);
 /// How long the program stands at its breakpoint.
-const STOPPED: Duration = Duration::from_secs(60);
+const STOPPED: Duration = Duration::from_mins(1);
 
 const SERVER: &str = "const http = require('http');
 function handle(request) {

@@ -1,6 +1,6 @@
 //! `devproxy exec` joins a running session: environment, files, network and ports of the pod, exit codes of a shell.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,14 +8,16 @@ use devproxy_tests::{App, Bed, Exit, Laptop, Namespace};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-const SWAP: Duration = Duration::from_secs(60);
-const RESTORE: Duration = Duration::from_secs(120);
-const DONE: Duration = Duration::from_secs(60);
+const SWAP: Duration = Duration::from_mins(1);
+const RESTORE: Duration = Duration::from_mins(2);
+const DONE: Duration = Duration::from_mins(1);
 /// The kubelet looks at a ConfigMap again once a minute, when nothing wakes it.
-const KUBELET: Duration = Duration::from_secs(120);
-/// An address of the laptop that is named with `--local`, and one that is not.
+const KUBELET: Duration = Duration::from_mins(2);
+/// Addresses of the laptop: named with `--local`, had by a name that is, and neither.
 const LOCAL: &str = "192.0.2.7";
+const BEHIND_NAME: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 const OTHER: &str = "192.0.2.8";
+const NAME: &str = "laptop.test";
 
 async fn exec(laptop: &Laptop, words: &[&str]) -> Result<Exit> {
     laptop.devproxy(["exec", "cart", "--"].iter().chain(words).copied())?.output(DONE).await
@@ -45,10 +47,24 @@ async fn a_second_terminal_is_in_the_same_pod() -> Result<()> {
     shop.client().await?;
     let laptop = bed.laptop().await?;
     laptop.login(&shop).await?;
-    for address in [LOCAL, OTHER] {
+    for address in [LOCAL, OTHER, &BEHIND_NAME.to_string()] {
         laptop.network().ip(&["address", "add", &format!("{address}/32"), "dev", "lo"])?;
     }
-    let words = ["swap", "cart", "--port", "8080:3000", "--local", LOCAL, "--", "env", "PORT=3000", "shopd"];
+    resolve_on(&laptop)?;
+    let words = [
+        "swap",
+        "cart",
+        "--port",
+        "8080:3000",
+        "--local",
+        LOCAL,
+        "--local",
+        NAME,
+        "--",
+        "env",
+        "PORT=3000",
+        "shopd",
+    ];
     let mut swap = laptop.devproxy(words)?.env("VERSION", "mine").spawn()?;
     swap.wait_for("handover", SWAP).await?;
     shop.until_swapped("cart").await?;
@@ -103,9 +119,47 @@ async fn what_is_named_goes_out_through_the_laptop(laptop: &Laptop) -> Result<()
     server.wait_for("Serving", DONE).await?;
     let ask = |address: &str| format!("http://{address}:8000/");
     ensure!(said(laptop, &["curl", "-sS", &ask(LOCAL)]).await? == "the laptop");
+    ensure!(said(laptop, &["curl", "-sS", &ask(NAME)]).await? == "the laptop");
+    let found = said(laptop, &["dig", "+short", NAME]).await?;
+    ensure!(found == BEHIND_NAME.to_string(), "{found}");
     let other = exec(laptop, &["curl", "-sS", "--max-time", "3", &ask(OTHER)]).await?;
     ensure!(other.code() != 0 && other.stdout.is_empty(), "the laptop is reached without --local: {other:?}");
     Ok(())
+}
+
+/// A nameserver where the laptop looks for one: every name has the same IPv4 address.
+fn resolve_on(laptop: &Laptop) -> Result<()> {
+    let configuration = std::fs::read_to_string("/etc/resolv.conf")?;
+    let server = configuration.lines().find_map(|line| line.strip_prefix("nameserver "));
+    let server: IpAddr = server.context("the machine has no nameserver")?.trim().parse()?;
+    if !server.is_loopback() {
+        let device = ["address", "add", &server.to_string(), "dev", "lo"];
+        laptop.network().ip(&device)?;
+    }
+    let socket = laptop.network().enter(|| Ok(UdpSocket::bind((server, 53))?))?;
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut question) {
+            if let Some(answer) = answer(&question[..length]) {
+                let _ = socket.send_to(&answer, client);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// RFC 1035, section 4: the question again, and an address if one is asked for.
+fn answer(question: &[u8]) -> Option<Vec<u8>> {
+    let end = 12 + question.get(12..)?.iter().position(|byte| *byte == 0)? + 5;
+    let is_address = question.get(end - 4..end)? == [0, 1, 0, 1];
+    let mut answer = question.get(..2)?.to_vec();
+    answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    answer.extend(&question[12..end]);
+    if is_address {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(BEHIND_NAME.octets());
+    }
+    Some(answer)
 }
 
 async fn ports_open_by_the_table(shop: &Namespace, laptop: &Laptop, pod: &str) -> Result<()> {

@@ -12,8 +12,8 @@ use devproxy_tests::{App, Bed, Image, Laptop, Namespace};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-const SWAP: Duration = Duration::from_secs(60);
-const RESTORE: Duration = Duration::from_secs(120);
+const SWAP: Duration = Duration::from_mins(1);
+const RESTORE: Duration = Duration::from_mins(2);
 const PROBED: Duration = Duration::from_secs(90);
 const PROBE: &str = include_str!("network/probe.py");
 
@@ -225,7 +225,8 @@ async fn a_program_sees_in_the_shell_what_it_sees_in_the_pod() -> Result<()> {
 fn differences(in_pod: &str, in_shell: &str) -> String {
     let (pod, shell): (Vec<_>, Vec<_>) = (in_pod.lines().collect(), in_shell.lines().collect());
     let only = |of: &[&str], not_in: &[&str], sign: &str| -> String {
-        of.iter().filter(|line| !not_in.contains(line)).map(|line| format!("{sign} {line}\n")).collect()
+        let lines = of.iter().filter(|line| !not_in.contains(line));
+        lines.flat_map(|line| [sign, " ", line, "\n"]).collect()
     };
     only(&pod, &shell, "pod  ") + &only(&shell, &pod, "shell")
 }

@@ -11,9 +11,9 @@ use devproxy_tests::node::cache_folder;
 use devproxy_tests::{App, Bed, Exit, Laptop, Namespace, Run};
 use sha2::{Digest as _, Sha256};
 
-const SHELL: Duration = Duration::from_secs(60);
-const RESTORE: Duration = Duration::from_secs(120);
-const DONE: Duration = Duration::from_secs(60);
+const SHELL: Duration = Duration::from_mins(1);
+const RESTORE: Duration = Duration::from_mins(2);
+const DONE: Duration = Duration::from_mins(1);
 
 /// `devproxy shell`, which takes nobody's place, with something in it that waits for its end.
 async fn shell(laptop: &Laptop) -> Result<Run> {
