@@ -225,3 +225,28 @@ async fn an_interrupt_undoes_all_so_far_wherever_it_comes() -> Result<()> {
     assert!(exit.stdout.contains("cart was not touched; all of ours is gone"), "{exit:?}");
     place.require_untouched().await.context("listen")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_finds_no_node_is_told_in_the_schedulers_words_and_the_lease_lives_until_then()
+-> Result<()> {
+    let bed = Bed::get().await?;
+    let nowhere = json!({"nodeSelector": {"nowhere": "true"}});
+    let place = Place::open(&bed, "nowhere", App::shop("cart").replicas(0).pod(nowhere)).await?;
+    let mut swap = place.laptop.devproxy(["swap", "cart", "--", "shopd"])?.spawn()?;
+    let mut renewed = std::collections::BTreeSet::new();
+    let lease = ["lease", "devproxy-cart"];
+    place
+        .shop
+        .until("a renewal before there is an agent", SWAP, async || {
+            if let Ok(lease) = place.shop.get(lease).await {
+                renewed.insert(lease["spec"]["renewTime"].to_string());
+            }
+            renewed.len() > 1
+        })
+        .await?;
+    let exit = swap.wait(RESTORE).await?;
+    let cause = "error: the stand-in's pod cannot be started: 0/1 nodes are available: ";
+    let told = exit.stderr.lines().any(|line| line.starts_with(cause) && line.ends_with("[DP-SCHEDULE]"));
+    ensure!(exit.code() == 125 && told, "{exit:?}");
+    place.require_untouched().await
+}
