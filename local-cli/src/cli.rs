@@ -33,6 +33,7 @@ pub struct Cli {
 
 /// Flags of all commands, named as kubectl names them.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster and log")]
 pub struct Global {
     /// Path of the kubeconfig file [default: $KUBECONFIG, then ~/.kube/config]
     #[arg(long, global = true, value_name = "FILE")]
@@ -68,11 +69,14 @@ pub enum Command {
 #[command(after_help = "\
 Examples:
   devproxy swap cart -- npm run dev
-  devproxy swap shop/cart -c app --port 8080:3000 -- ./server    the program listens on 3000 here
-  devproxy swap cart --local pypi.org -- pip install -r req.txt  this name goes out through the laptop
+  devproxy swap cart                        a shell: run, edit, run again in it
+  devproxy swap cart -p 8080:3000 -- ./srv  the program listens on 3000 here
+  devproxy swap shop/cart -c app -- ./srv   one container of several
+  devproxy swap cart --local pypi.org -- pip install -r requirements.txt
+  devproxy swap cart --dry-run -o yaml      all objects, nothing changed
 
-The original serves until your program listens (`--handover listen`); then it is scaled to 0 and your
-program gets its traffic. When the program ends, everything is put back.")]
+The original serves until your program listens; then it is scaled to 0 and
+your program gets its traffic. When the program ends, all is put back.")]
 pub struct Swap {
     /// The Deployment, as NAME, NAMESPACE/NAME or deployment/NAME
     #[arg(value_name = "[NAMESPACE/]NAME")]
@@ -95,20 +99,21 @@ pub struct Swap {
     /// Form of the plan with --dry-run
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
     pub output: Output,
-    /// How the program runs.
-    #[command(flatten)]
-    pub session: SessionFlags,
     /// Further port of the pod, and where the program listens for it
     #[arg(short, long = "port", value_name = "POD[:LOCAL][/udp]")]
     pub ports: Vec<String>,
+    /// How the program runs.
+    #[command(flatten)]
+    pub session: SessionFlags,
 }
 
 /// `devproxy shell`
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devproxy shell                      a shell in the cluster's network
-  devproxy shell --like cart -- psql  with the image and rights of cart's pods")]
+  devproxy shell                       a shell in the cluster's network
+  devproxy shell -- curl http://cart   one program in it
+  devproxy shell --like cart -- psql   with the image and rights of cart's pods")]
 pub struct Shell {
     /// Deployment whose image, pull secrets and security context the agent borrows [default: any running pod's]
     #[arg(long, value_name = "[NAMESPACE/]NAME")]
@@ -120,6 +125,7 @@ pub struct Shell {
 
 /// What `swap` and `shell` have in common.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "The program and its shell")]
 pub struct SessionFlags {
     /// Port that is published on the laptop's 127.0.0.1 and never in the pod (debuggers are by themselves)
     #[arg(long, value_name = "PORT")]
@@ -137,23 +143,36 @@ pub struct SessionFlags {
     #[arg(long, value_name = "IMAGE")]
     pub agent_image: Option<String>,
     /// Program and arguments [default: your shell]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
     pub program: Vec<OsString>,
 }
 
 /// `devproxy exec`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy exec -- psql            in the only session of this laptop
+  devproxy exec shop/cart          a second shell
+  devproxy exec cart -- npm test   the tests, with the pod's environment
+
+The session goes on when the program ends; the program is ended with the
+session.")]
 pub struct Exec {
     /// Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the only session of this laptop]
     #[arg(value_name = "SESSION")]
     pub session: Option<String>,
     /// Program and arguments [default: your shell]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
     pub program: Vec<OsString>,
 }
 
 /// `devproxy status`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy status            of the context's namespace, and all of this laptop
+  devproxy status -A         of all namespaces
+  devproxy status -o json    for programs")]
 pub struct Status {
     /// Sessions of all namespaces
     #[arg(short = 'A', long)]
@@ -165,6 +184,17 @@ pub struct Status {
 
 /// `devproxy restore`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy restore cart            ends the session, wherever it was started
+  devproxy restore shop/cart       in another namespace
+  devproxy restore --stale         what laptops left that are gone
+  devproxy restore cart --force    also from a colleague who is still there
+
+A session of this laptop is asked to end: its program gets SIGHUP and, after
+10 s, SIGKILL, and its terminal says DP-SESSION-ENDED. Any other is put back
+from its record in the cluster. Replicas that somebody else has changed
+meanwhile stay as they are.")]
 pub struct Restore {
     /// Session id, Deployment or NAMESPACE/DEPLOYMENT
     #[arg(value_name = "SESSION", required_unless_present_any = ["stale", "all"])]
@@ -216,5 +246,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_examples_that_fit_a_terminal() {
+        let mut all = super::Cli::command();
+        let commands = all.get_subcommands_mut().map(|command| (command.get_name().to_owned(), command));
+        for (name, command) in commands {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains(&format!("\n  devproxy {name} ")), "{name}");
+            assert!(examples.lines().all(|line| line.chars().count() < 80), "{examples}");
+        }
     }
 }

@@ -109,10 +109,15 @@ fn summary(plan: &Plan) -> String {
 }
 
 fn dry_run(plan: &Plan, output: Output) -> Result<u8, Failure> {
-    if output != Output::Text {
-        super::print(plan, output)?;
-        return Ok(0);
+    match output {
+        Output::Text => super::write_stdout(&plan_text(plan)),
+        _ => super::print(plan, output)?,
     }
+    Ok(0)
+}
+
+/// The plan as people read it.
+fn plan_text(plan: &Plan) -> String {
     let mut text = format!("{}: {}\n", plan.title(), summary(plan));
     let when = match plan.handover {
         Handover::OnListen => "when the program listens",
@@ -131,13 +136,91 @@ fn dry_run(plan: &Plan, output: Output) -> Result<u8, Failure> {
         }
     }
     text.push_str("nothing was changed; the objects: --dry-run -o yaml\n");
-    super::write_stdout(&text);
-    Ok(0)
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use devproxy_cluster::{
+        Architecture, DeclaredPort, FileRoot, Holder, Original, ReadyMode, Step, Warning,
+    };
+
     use super::*;
+
+    fn cart() -> Plan {
+        let stand_in = || "cart-devproxy-k7f2".to_owned();
+        let port = |port, protocol, service: Option<&str>| DeclaredPort {
+            protocol,
+            port,
+            local: port,
+            name: None,
+            service: service.map(str::to_owned),
+        };
+        Plan {
+            session: "k7f2abcdef".into(),
+            namespace: "shop".into(),
+            original: Some(Original {
+                name: "cart".into(),
+                uid: "u-1".into(),
+                replicas: 3,
+                ready: 3,
+                selector: serde_json::Value::Null,
+                replica_owners: Vec::new(),
+            }),
+            resource_version: "1".into(),
+            container: "app".into(),
+            stand_in_name: stand_in(),
+            lease: "devproxy-cart".into(),
+            config_map: None,
+            secret: "cart-devproxy-k7f2-key".into(),
+            tunnel_port: 1,
+            ready_port: 2,
+            architecture: Architecture::Amd64,
+            agent_image: None,
+            ports: vec![port(8080, Protocol::Tcp, Some("cart")), port(9090, Protocol::Udp, None)],
+            services: vec!["cart".into()],
+            file_roots: ["/a", "/b"]
+                .map(|path| FileRoot {
+                    path: path.into(),
+                    kind: FileKind::ConfigMap,
+                    name: "settings".into(),
+                })
+                .into(),
+            writable_volumes: Vec::new(),
+            init_containers: Vec::new(),
+            host_network: false,
+            handover: Handover::OnListen,
+            handover_reason: "8080 is a port of Service cart".into(),
+            ready: ReadyMode::Listen,
+            holder: Holder { user: "ann".into(), host: "box".into() },
+            warnings: vec![Warning { code: "hpa".into(), text: "the autoscaler pauses".into() }],
+            steps: vec![
+                Step::AcquireLease { lease: "devproxy-cart".into() },
+                Step::StartStandIn { stand_in: stand_in() },
+                Step::ScaleOriginal { original: "cart".into(), replicas: 3 },
+            ],
+            stand_in: serde_json::Value::Null,
+        }
+    }
+
+    #[test]
+    fn a_plan_reads_as_what_will_be_done_and_undone() {
+        assert_eq!(
+            plan_text(&cart()),
+            "\
+shop/cart: 1 stand-in pod, cart 3 → 0 replicas, 8080/tcp 9090/udp, 2 ConfigMaps
+container app, handover when the program listens (8080 is a port of Service cart)
+! the autoscaler pauses
+steps:
+  1. create Lease devproxy-cart
+       undo: delete Lease devproxy-cart, last
+  2. scale Deployment cart-devproxy-k7f2 0 → 1
+  3. scale Deployment cart 3 → 0
+       undo: scale Deployment cart 0 → 3, wait until it serves
+nothing was changed; the objects: --dry-run -o yaml
+"
+        );
+    }
 
     #[test]
     fn ports_are_read_as_docker_writes_them() {
