@@ -3,6 +3,7 @@
 //! - [`protocol`]: messages between terminal process, `exec`, `status`, `restore` and the session process
 //! - [`runtime`]: the 0700 runtime folder with one control socket a session
 //! - [`process`]: the session process and its requests
+//! - [`shared`]: what the session and those requests have in common
 //! - [`live`]: the session itself: establish, serve, restore
 //! - [`outlet`]: where its events go
 //! - [`link`]: carrier, tunnel and control flow to the agent, made again after a loss
@@ -19,3 +20,4 @@ pub mod outlet;
 pub mod process;
 pub mod protocol;
 pub mod runtime;
+pub mod shared;

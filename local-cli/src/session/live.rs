@@ -26,8 +26,9 @@ use crate::{
         handover::program_ready,
         link::{Address, AgentHandle, Connected},
         outlet::Outlet,
-        process::{Shared, Start},
+        process::Start,
         protocol::ShellEntrance,
+        shared::Shared,
     },
 };
 

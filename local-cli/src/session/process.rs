@@ -1,12 +1,6 @@
 //! The session process, from start to restore.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::AsFd,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{os::fd::AsFd, process::ExitCode, time::Duration};
 
 use devproxy_cluster::{ApiSettings, Plan};
 use serde::{Deserialize, Serialize};
@@ -14,7 +8,7 @@ use tokio::{
     io::BufReader,
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
 };
 
@@ -22,9 +16,9 @@ use crate::{
     Failure,
     session::{
         live,
-        outlet::Outlet,
-        protocol::{self, Event, Request, SCHEMA, ShellEntrance, Status},
+        protocol::{self, Event, Request},
         runtime::RuntimeFolder,
+        shared::{Ending, Shared},
     },
 };
 
@@ -141,104 +135,6 @@ fn start_log(verbose: u8) {
             // Otherwise a log line that a closed terminal does not take is a panic, and the restore is not done.
             .log_internal_errors(false)
             .init();
-    }
-}
-
-/// State that requests read and change.
-#[derive(Debug, Clone)]
-pub struct Shared {
-    /// Events to all listeners.
-    pub outlet: Outlet,
-    /// The way in, once there is one.
-    pub entrance: watch::Sender<Option<ShellEntrance>>,
-    /// Who asked for the end.
-    ending: watch::Sender<Option<Ending>>,
-    status: Arc<Mutex<Status>>,
-}
-
-impl Shared {
-    fn new(plan: &Plan) -> Self {
-        let status = Status {
-            schema: SCHEMA,
-            id: plan.session.clone(),
-            namespace: plan.namespace.clone(),
-            name: plan
-                .original
-                .as_ref()
-                .map_or_else(|| plan.stand_in_name.clone(), |original| original.name.clone()),
-            phase: "starting".to_owned(),
-            pod: None,
-            program: None,
-            round_trip: None,
-            reconnects: 0,
-            ports: BTreeMap::new(),
-        };
-        Self {
-            outlet: Outlet::default(),
-            entrance: watch::channel(None).0,
-            ending: watch::channel(None).0,
-            status: Arc::new(Mutex::new(status)),
-        }
-    }
-
-    /// Changes what `devproxy status` says.
-    pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Tells why the session cannot go on.
-    pub async fn fail(&self, failure: Failure) {
-        self.outlet.send(|| Event::Failed(failure.clone())).await;
-    }
-
-    /// From now on programs may enter.
-    pub async fn open(&self, entrance: ShellEntrance, phase: &str) {
-        self.update(|status| phase.clone_into(&mut status.phase));
-        self.entrance.send_replace(Some(entrance.clone()));
-        self.outlet.send(|| Event::Shell(Box::new(entrance.clone()))).await;
-    }
-
-    /// Resolves when the end was asked for: by whom. Cancel-safe.
-    pub async fn asked_to_end(&self) -> Ending {
-        let mut ending = self.ending.subscribe();
-        // The sender lives in `self`.
-        ending.wait_for(Option::is_some).await.ok().and_then(|ending| *ending).unwrap_or(Ending::Terminal)
-    }
-
-    /// The first who asks is the one.
-    fn end(&self, by: Ending) {
-        self.ending.send_if_modified(|ending| {
-            let first = ending.is_none();
-            ending.get_or_insert(by);
-            first
-        });
-    }
-}
-
-/// Who asked for the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The terminal process, or its death.
-    Terminal,
-    /// `devproxy restore` in another terminal.
-    Restore,
-    /// SIGTERM to the session process.
-    Terminated,
-}
-
-impl Ending {
-    /// What the terminal process has to say of it, whose program is ended with the session.
-    pub fn failure(self) -> Option<Failure> {
-        let by = match self {
-            Self::Terminal => return None,
-            Self::Restore => "`devproxy restore`",
-            Self::Terminated => "SIGTERM",
-        };
-        Some(Failure::new("DP-SESSION-ENDED", format!("the session was ended by {by}")))
     }
 }
 

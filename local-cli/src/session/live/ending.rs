@@ -11,7 +11,7 @@ use devproxy_namespaces::Entrance;
 use super::shell::Live;
 use crate::{
     Failure,
-    session::{hangup::hang_up, link::AgentHandle, outlet::Outlet, process::Shared},
+    session::{hangup::hang_up, link::AgentHandle, outlet::Outlet, shared::Shared},
 };
 
 /// A restore that fails (the API server is away) is tried again this often before it is left to `devproxy restore`.

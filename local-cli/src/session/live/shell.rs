@@ -17,7 +17,8 @@ use crate::{
     failure::chain,
     session::{
         link::{self, Address, AgentHandle, Connected},
-        process::{Options, Shared, Start},
+        process::{Options, Start},
+        shared::Shared,
     },
 };
 
