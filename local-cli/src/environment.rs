@@ -81,6 +81,8 @@ pub fn shell(
                 result.insert(name, value);
             }
         }
+        // What Debian's and Ubuntu's prompts show in front; the others show the pod's host name.
+        result.insert("debian_chroot".into(), session.into());
     } else {
         result.extend(pod);
     }
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!(get(&merged, "EDITOR"), Some("vi"));
         assert_eq!(get(&merged, "MULTI"), Some("a\nb"));
         assert_eq!(get(&merged, "DEVPROXY_SESSION"), Some("shop/cart"));
+        assert_eq!(get(&merged, "debian_chroot"), Some("shop/cart"));
     }
 
     #[test]
@@ -160,5 +163,6 @@ mod tests {
         let strict = shell(Form::Pod, laptop(&[("EDITOR", "vi")]), &pod(&[("PATH", "/app")]), "s");
         assert_eq!(get(&strict, "EDITOR"), None);
         assert_eq!(get(&strict, "PATH"), Some("/app"));
+        assert_eq!(get(&strict, "debian_chroot"), None);
     }
 }
