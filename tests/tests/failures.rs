@@ -175,9 +175,10 @@ async fn an_interrupt_undoes_all_so_far_wherever_it_comes() -> Result<()> {
     laptop.relay().resume();
     place.require_untouched().await.context("plan")?;
 
-    // While its request for the Lease is on its way, and while it waits for the agent.
-    for (what, kind) in [("Lease", "leases"), ("agent", "pods")] {
+    // While the answer about the Lease is on its way, and while it waits for the agent.
+    for (what, kind, delay) in [("Lease", "leases", 500), ("agent", "pods", 0)] {
         for (signal, key) in [(Signal::SIGTERM, None), (Signal::SIGINT, Some("\x03"))] {
+            laptop.relay().delay(Duration::from_millis(delay));
             let mut swap = laptop.devproxy(words)?.terminal().spawn()?;
             shop.until(what, SWAP, async || {
                 let list = shop.get([kind, "--selector", "devproxy.dev/session"]).await.unwrap_or_default();
@@ -189,6 +190,7 @@ async fn an_interrupt_undoes_all_so_far_wherever_it_comes() -> Result<()> {
                 None => swap.signal(signal)?,
             }
             let exit = swap.wait(RESTORE).await?;
+            laptop.relay().resume();
             ensure!(
                 exit.code() == 130 && exit.stdout.contains("DP-INTERRUPTED"),
                 "{what}, {signal}: {exit:?}"
