@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use devproxy_tests::host::packages;
 use devproxy_tests::{App, Bed, Exit, Laptop, Namespace};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -35,6 +36,7 @@ fn settings(colour: &str) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_terminal_is_in_the_same_pod() -> Result<()> {
+    packages::require_laptop()?;
     let bed = Bed::get().await?;
     let shop = bed.namespace("join").await?;
     shop.apply(&settings("green")).await?;

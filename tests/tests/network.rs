@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use devproxy_tests::host::namespace::NetworkNamespace;
+use devproxy_tests::host::packages;
 use devproxy_tests::host::program::run;
 use devproxy_tests::{App, Bed, Image, Laptop, Namespace};
 use nix::sys::signal::Signal;
@@ -85,7 +86,7 @@ async fn shop(bed: &Bed) -> Result<Namespace> {
         .sidecar(json!({
             "name": "neighbour", "image": Image::Python.reference(), "imagePullPolicy": "IfNotPresent",
             "command": ["/bin/sh", "-c", "mkdir /tmp/www; cd /tmp/www; echo neighbour >index.html; \
-                exec python3 -m http.server --bind 127.0.0.1 9100"],
+                trap exit TERM; python3 -m http.server --bind 127.0.0.1 9100 & wait"],
         }))
         .pod(json!({"terminationGracePeriodSeconds": 1}));
     let target = App::shop("target").udp_port("echo", 9090).env("UDP_ECHO", "9090");
@@ -174,6 +175,7 @@ async fn questions(shop: &Namespace) -> Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_sees_in_the_shell_what_it_sees_in_the_pod() -> Result<()> {
+    packages::require_laptop()?;
     let bed = Bed::get().await?;
     let shop = shop(&bed).await?;
     let _fates = Fates::at(bed.node()?.network())?;
