@@ -65,12 +65,32 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     let late = laptop.devproxy(["exec", "cart", "--", "true"])?.output(SWAP).await?;
     assert!(late.code() == 125 && late.stderr.contains("DP-NO-SESSION"), "{late:?}");
 
+    // The same while the session is still being established.
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "shopd"])?.spawn()?;
+    shop.until("the session's stand-in", SWAP, async || {
+        shop.kubectl(["get", "deployments", "-o", "name"])
+            .await
+            .is_ok_and(|names| names.contains("-devproxy-"))
+    })
+    .await?;
+    laptop.devproxy(["restore", "cart"])?.output(RESTORE).await?.success()?;
+    let exit = swap.wait(RESTORE).await?;
+    assert!(exit.code() == 125 && exit.stderr.contains("ended by `devproxy restore`"), "{exit:?}");
+    gone(&shop, &laptop, &before).await?;
+
     // Somebody deletes the stand-in by hand.
     let mut swap = swapped(&laptop, &["shopd"]).await?;
     let label = "app.kubernetes.io/managed-by=devproxy";
     shop.kubectl(["delete", "deployment", "-l", label]).await?;
     let exit = swap.wait(RESTORE).await?;
     assert!(exit.code() == 125 && exit.stderr.contains("DP-STAND-IN-LOST"), "{exit:?}");
+    gone(&shop, &laptop, &before).await?;
+
+    // The namespace helper is killed.
+    let mut swap = swapped(&laptop, &["shopd"]).await?;
+    kill(process(&laptop, "__namespaces")?, Signal::SIGKILL)?;
+    let exit = swap.wait(RESTORE).await?;
+    assert!(exit.code() == 125 && exit.stderr.contains("the shell's namespaces are gone"), "{exit:?}");
     gone(&shop, &laptop, &before).await?;
 
     // The session process is told to end.
@@ -147,7 +167,7 @@ async fn who_leaves_early_gets_the_prompt_and_the_session_process_restores() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_terminal_learns_of_the_end_when_it_goes_on() -> Result<()> {
+async fn a_terminal_that_does_not_listen_keeps_nobody_from_the_restore() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop, before) = cart(&bed, "stopped").await?;
     let mut swap = swapped(&laptop, &["shopd"]).await?;
@@ -157,6 +177,12 @@ async fn a_stopped_terminal_learns_of_the_end_when_it_goes_on() -> Result<()> {
     let exit = swap.wait(RESTORE).await?;
     assert!(exit.code() == 125 && exit.stderr.contains("ended by `devproxy restore`"), "{exit:?}");
     assert!(!exit.stderr.contains("died"), "{exit:?}");
+    gone(&shop, &laptop, &before).await?;
+
+    // A closed one, on which the session process cannot even log.
+    let mut swap = laptop.devproxy(["-vv", "swap", "cart", "--", "shopd"])?.terminal().spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    swap.close_terminal();
     gone(&shop, &laptop, &before).await
 }
 
@@ -189,9 +215,14 @@ async fn the_stand_in_alone_is_enough_for_a_restore() -> Result<()> {
 }
 
 fn session_process(laptop: &Laptop) -> Result<Pid> {
-    let session = laptop.processes().into_iter().find(|process| {
+    process(laptop, "__session")
+}
+
+/// The product's process with this first argument.
+fn process(laptop: &Laptop, argument: &str) -> Result<Pid> {
+    let found = laptop.processes().into_iter().find(|process| {
         std::fs::read(format!("/proc/{}/cmdline", process.pid))
-            .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == b"__session"))
+            .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
     });
-    Ok(Pid::from_raw(session.context("no session process runs")?.pid))
+    Ok(Pid::from_raw(found.with_context(|| format!("no process {argument}"))?.pid))
 }

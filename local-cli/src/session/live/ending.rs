@@ -6,7 +6,6 @@ use std::{
 };
 
 use devproxy_cluster::{OriginalOutcome, Outcome, Plan, SpliceHook, Splicing, Swap};
-use devproxy_namespaces::Entrance;
 
 use super::shell::Live;
 use crate::{
@@ -23,14 +22,13 @@ const PAUSE: Duration = Duration::from_secs(3);
 pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared: &Shared) {
     let since = Instant::now();
     shared.update(|status| "restoring".clone_into(&mut status.phase));
-    let inside = live.as_ref().and_then(|live| Entrance::of(live.namespaces.pid()).ok());
     let mut hook =
         live.as_ref().map(|live| Hook { agent: live.agent.clone(), outlet: shared.outlet.clone() });
     let hook = hook.as_mut().map(|hook| -> &mut dyn SpliceHook { hook });
     // What runs hears of it first; what does not end by itself is ended before or after the original is back.
     let hanging_up = async {
-        if let Some(inside) = &inside {
-            hang_up(inside).await;
+        if let Some(live) = &live {
+            hang_up(&live.inside).await;
         }
     };
     let ((), result) = tokio::join!(hanging_up, put_back(swap, hook, shared));

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::Durat
 
 use devproxy_capture::{Capture, CaptureSettings, LocalRoutes, PortMapping, PortRules};
 use devproxy_cluster::{AgentPod, Plan};
-use devproxy_namespaces::{Files, Namespaces, Spec};
+use devproxy_namespaces::{Entrance, Files, Namespaces, Spec};
 use devproxy_tunnel::control::{Facts, FileKind, PodPort, Protocol, Scope};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -30,6 +30,8 @@ pub(super) struct Live {
     pub(super) capture: Capture,
     /// The shell's namespaces.
     pub(super) namespaces: Arc<Namespaces>,
+    /// Knows who is inside, also after the helper's end.
+    pub(super) inside: Entrance,
     /// What the first agent said.
     pub(super) facts: Facts,
     /// How many files of the pod are here.
@@ -66,6 +68,8 @@ pub(super) async fn open(
     let spec = Spec { hostname: facts.hostname.clone(), addresses: facts.addresses.clone(), mtu: facts.mtu };
     let ((trees, flow), (namespaces, sockets)) =
         tokio::try_join!(connected.files(&roots), async { Ok(Namespaces::create(helper(), &spec).await?) })?;
+    let inside = Entrance::of(namespaces.pid())
+        .map_err(|e| Failure::new("DP-NAMESPACES", format!("the shell's namespaces are gone: {e}")))?;
     let namespaces = Arc::new(namespaces);
     let is_file = |kind: &FileKind| matches!(kind, FileKind::File(_));
     let files = trees.iter().flat_map(|tree| &tree.entries).filter(|entry| is_file(&entry.kind)).count();
@@ -111,7 +115,7 @@ pub(super) async fn open(
     tasks.spawn(keeping);
     tasks.spawn(port_table(capture.clone(), agent.clone(), shared.clone()));
     tasks.spawn(notices(capture.clone(), shared.clone()));
-    Ok(Live { agent, capture, namespaces, facts, files, lost, _tasks: tasks })
+    Ok(Live { agent, capture, namespaces, inside, facts, files, lost, _tasks: tasks })
 }
 
 /// The nameservers of a resolv.conf.
