@@ -20,7 +20,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Swap(swap) => swap::run(&global, *swap).await,
         Command::Shell(shell) => shell::run(&global, *shell).await,
-        Command::Exec(exec) => exec::run(exec).await,
+        Command::Exec(exec) => exec::run(&global, exec).await,
         Command::Status(status) => status::run(&global, &status).await,
         Command::Restore(restore) => restore::run(&global, &restore).await,
     }

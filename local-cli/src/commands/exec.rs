@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     Failure,
-    cli::Exec,
+    cli::{Exec, Global},
     environment::Form,
     session::{
         client::Client,
@@ -14,9 +14,9 @@ use crate::{
     terminal::{self, Program, Signals},
 };
 
-pub(super) async fn run(exec: Exec) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, exec: Exec) -> Result<u8, Failure> {
     let program = Program::find(&exec.program, Form::Merged)?;
-    let (mut client, _) = find(exec.session.as_deref()).await?;
+    let (mut client, _) = find(global.namespace.as_deref(), exec.session.as_deref()).await?;
     client.send(&Request::Join).await;
     let shell = loop {
         match client.next().await {
@@ -32,9 +32,10 @@ pub(super) async fn run(exec: Exec) -> Result<u8, Failure> {
     terminal::accompany(child, &mut signals).await
 }
 
-/// The session that `wanted` names, or the only one; with its state.
-pub(super) async fn find(wanted: Option<&str>) -> Result<(Client, Status), Failure> {
+/// The session that `wanted` names, or the only one, in `namespace` if that was given; with its state.
+async fn find(namespace: Option<&str>, wanted: Option<&str>) -> Result<(Client, Status), Failure> {
     let mut sessions = living().await;
+    sessions.retain(|(_, status)| namespace.is_none_or(|namespace| namespace == status.namespace));
     if let Some(wanted) = wanted {
         sessions.retain(|(_, status)| names(wanted, status));
     }
