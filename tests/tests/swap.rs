@@ -64,6 +64,8 @@ async fn a_local_program_takes_a_deployments_place_and_gives_it_back() -> Result
     let machine = laptop.snapshot()?;
 
     let mut swap = swapped(&laptop).await?;
+    // The original's pods answer for as long as they drain.
+    shop.until_swapped("cart").await?;
     // Its clients in the cluster are answered from here, and it sees their true address.
     let answer = shop.ask("http://cart:8080/").await?;
     assert!(answer.starts_with("cart mine cart-devproxy-"), "{answer}");
