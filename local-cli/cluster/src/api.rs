@@ -186,7 +186,8 @@ current-context: staging
         let error =
             Connection::open(&ApiSettings { kubeconfig, ..ApiSettings::default() }).await.err().unwrap();
         assert_eq!(error.code(), "DP-KUBECONFIG");
-        let cause = "the kubeconfig cannot be used: /nonexistent/config: No such file or directory (os error 2)";
+        let cause =
+            "the kubeconfig cannot be used: /nonexistent/config: No such file or directory (os error 2)";
         assert_eq!(error.to_string(), cause);
     }
 
