@@ -16,7 +16,7 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// What went wrong, as the user reads it. Crosses the control socket unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Stable `DP-…` code, documented in README.md.
+    /// Stable `DP-…` code, documented in docs/ERRORS.md.
     pub code: String,
     /// One line.
     pub cause: String,
@@ -102,5 +102,35 @@ mod tests {
         struct Outer(#[source] std::io::Error);
         let error = Outer(std::io::Error::other("inner\nsecond"));
         assert_eq!(chain(&error), "outer: inner second");
+    }
+
+    /// All `"DP-…"` of the sources below `folder`.
+    fn codes(folder: &std::path::Path, found: &mut std::collections::BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                codes(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let words = text.split('"').filter(|word| word.starts_with("DP-"));
+                let code =
+                    |word: &&str| word[3..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+                found.extend(words.filter(code).filter(|word| word.len() > 3).map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_is_documented_and_every_documented_code_exists() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut used = std::collections::BTreeSet::new();
+        for folder in ["src", "cluster/src"] {
+            codes(&root.join(folder), &mut used);
+        }
+        let documented: std::collections::BTreeSet<_> = include_str!("../../docs/ERRORS.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned))
+            .collect();
+        assert_eq!(documented, used);
     }
 }
