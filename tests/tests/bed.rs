@@ -207,7 +207,8 @@ async fn a_load_counts_the_failures_of_a_killed_service() -> Result<()> {
     shop.deploy(App::shop("cart")).await?;
     let load = shop.load("http://cart:8080/").rate(300).start().await?;
     load.until_answered_by("v1", 100, SOON).await?;
-    shop.kubectl(["delete", "pod", "--selector=app=cart", "--grace-period=0", "--force"]).await?;
+    // A Service without pods refuses; a pod that is only deleted may drain and lose nothing.
+    shop.kubectl(["scale", "deployment", "cart", "--replicas=0"]).await?;
     shop.until("a failure", SOON, async || load.report().await.is_ok_and(|report| report.failed > 0)).await?;
     let report = load.finish().await?;
     assert!(report.require_no_failure().is_err());
