@@ -74,6 +74,17 @@ impl Drop for Fates {
     }
 }
 
+/// Waits until kube-proxy leads to `service` on both families; before, it refuses.
+async fn answering(shop: &Namespace, service: &str) -> Result<()> {
+    let spec = shop.get(["service", service]).await?;
+    for address in spec["spec"]["clusterIPs"].as_array().into_iter().flatten() {
+        let address: IpAddr = address.as_str().unwrap_or_default().parse()?;
+        let url = format!("http://{}/version", SocketAddr::new(address, 8080));
+        shop.until(&format!("an answer of {url}"), SWAP, async || shop.ask(&url).await.is_ok()).await?;
+    }
+    Ok(())
+}
+
 /// `probe`, which will be swapped, with a neighbour on its loopback; `target`, which it speaks to; and Services of
 /// the kinds that DNS tells apart.
 async fn shop(bed: &Bed) -> Result<Namespace> {
@@ -91,6 +102,7 @@ async fn shop(bed: &Bed) -> Result<Namespace> {
         .pod(json!({"terminationGracePeriodSeconds": 1}));
     let target = App::shop("target").udp_port("echo", 9090).env("UDP_ECHO", "9090");
     tokio::try_join!(shop.deploy(probe), shop.deploy(target))?;
+    answering(&shop, "target").await?;
     let service = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
     let ports = json!([{"name": "http", "port": 8080}]);
     shop.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
