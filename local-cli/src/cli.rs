@@ -72,7 +72,7 @@ Examples:
   devproxy swap cart                        a shell: run, edit, run again in it
   devproxy swap cart -p 8080:3000 -- ./srv  the program listens on 3000 here
   devproxy swap shop/cart -c app -- ./srv   one container of several
-  devproxy swap cart --local pypi.org -- pip install -r requirements.txt
+  devproxy swap cart --local mirror.example -- pip install -r requirements.txt
   devproxy swap cart --dry-run -o yaml      all objects, nothing changed
 
 The original serves until your program listens; then it is scaled to 0 and

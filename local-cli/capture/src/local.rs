@@ -44,7 +44,7 @@ pub enum LocalRouteError {
 }
 
 impl LocalRoutes {
-    /// Reads the entries: `crates.io`, `*.crates.io` (any name below it), `192.168.0.0/16`, `fd00::/8`, `10.0.0.7`.
+    /// Reads the entries: `mirror.example`, `*.mirror.example` (any name below it), `192.168.0.0/16`, `fd00::/8`, `10.0.0.7`.
     pub fn parse<S: AsRef<str>>(entries: impl IntoIterator<Item = S>) -> Result<Self, LocalRouteError> {
         let mut routes = Self::default();
         for entry in entries {

@@ -56,7 +56,7 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
 pub(super) fn options(flags: &SessionFlags) -> Result<Options, Failure> {
     LocalRoutes::parse(&flags.local).map_err(|e| {
         Failure::new("DP-USAGE", format!("--local: {e}"))
-            .hint("a name, *.suffix, an address or a CIDR, e.g. --local pypi.org")
+            .hint("a name, *.suffix, an address or a CIDR, e.g. --local mirror.example")
     })?;
     Ok(Options { publish: flags.publish.clone(), local: flags.local.clone(), hold: flags.hold })
 }

@@ -103,25 +103,25 @@ mod tests {
 
     #[test]
     fn only_listed_names_are_ours() {
-        let routes = LocalRoutes::parse(["crates.io"]).unwrap();
-        assert!(LocalQuestion::parse(&question("Crates.io.", RecordType::A), &routes).is_some());
+        let routes = LocalRoutes::parse(["mirror.example"]).unwrap();
+        assert!(LocalQuestion::parse(&question("Mirror.example.", RecordType::A), &routes).is_some());
         assert!(
             LocalQuestion::parse(&question("cart.shop.svc.cluster.local.", RecordType::A), &routes).is_none()
         );
         let none = LocalRoutes::default();
-        assert!(LocalQuestion::parse(&question("crates.io.", RecordType::A), &none).is_none());
+        assert!(LocalQuestion::parse(&question("mirror.example.", RecordType::A), &none).is_none());
     }
 
     #[test]
     fn an_answer_repeats_id_and_question() {
-        let routes = LocalRoutes::parse(["crates.io"]).unwrap();
-        let asked = LocalQuestion::parse(&question("cRates.io.", RecordType::A), &routes).unwrap();
+        let routes = LocalRoutes::parse(["mirror.example"]).unwrap();
+        let asked = LocalQuestion::parse(&question("mIrror.example.", RecordType::A), &routes).unwrap();
         let bytes = asked.message(&["1.2.3.4".parse().unwrap()], ResponseCode::NoError).unwrap();
         let answer = Message::from_vec(&bytes).unwrap();
         assert_eq!(answer.metadata.id, 0x1234);
         assert_eq!(answer.metadata.message_type, MessageType::Response);
         assert!(answer.metadata.recursion_desired && answer.metadata.recursion_available);
-        assert_eq!(answer.queries[0].name().to_ascii(), "cRates.io.");
+        assert_eq!(answer.queries[0].name().to_ascii(), "mIrror.example.");
         assert_eq!(answer.answers[0].data, RData::A(A::new(1, 2, 3, 4)));
         assert_eq!(answer.answers[0].ttl, TTL);
     }
@@ -137,8 +137,8 @@ mod tests {
 
     #[tokio::test]
     async fn other_types_are_answered_empty() {
-        let routes = LocalRoutes::parse(["crates.io"]).unwrap();
-        let asked = LocalQuestion::parse(&question("crates.io.", RecordType::MX), &routes).unwrap();
+        let routes = LocalRoutes::parse(["mirror.example"]).unwrap();
+        let asked = LocalQuestion::parse(&question("mirror.example.", RecordType::MX), &routes).unwrap();
         let answer = Message::from_vec(&asked.answer(&routes).await.unwrap()).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
         assert!(answer.answers.is_empty());

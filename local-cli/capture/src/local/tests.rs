@@ -22,12 +22,12 @@ fn networks_and_addresses_match_their_own_family() {
 
 #[test]
 fn names_match_whole_and_by_suffix() {
-    let routes = routes(&["Crates.io", "*.example.com."]);
-    for inside in ["crates.io", "CRATES.IO.", "a.example.com", "a.b.example.com."] {
+    let routes = routes(&["Mirror.example", "*.example.com."]);
+    for inside in ["mirror.example", "MIRROR.EXAMPLE.", "a.example.com", "a.b.example.com."] {
         assert!(routes.has_name(inside), "{inside}");
     }
     for outside in
-        ["index.crates.io", "example.com", "badexample.com", "crates.io.shop.svc.cluster.local", ""]
+        ["index.mirror.example", "example.com", "badexample.com", "mirror.example.shop.svc.cluster.local", ""]
     {
         assert!(!routes.has_name(outside), "{outside}");
     }
@@ -47,7 +47,7 @@ fn bad_entries_are_told_apart() {
 
 #[test]
 fn learnt_addresses_are_bounded() {
-    let routes = routes(&["crates.io"]);
+    let routes = routes(&["mirror.example"]);
     for n in 0..=u32::try_from(LEARNT).unwrap() {
         routes.learn(Ipv4Addr::from_bits(n).into());
     }
