@@ -67,22 +67,15 @@ pub(super) fn program(flags: &SessionFlags) -> Result<Program, Failure> {
 
 /// Reads `POD[:LOCAL][/udp|/tcp]`.
 fn mapping(text: &str) -> Result<PortMapping, Failure> {
-    let wrong = || {
+    let read: devproxy_capture::PortMapping = text.parse().map_err(|_| {
         Failure::new("DP-USAGE", format!("`--port {text}` is not understood"))
             .hint("e.g. --port 8080:3000 or --port 53:5353/udp")
+    })?;
+    let protocol = match read.protocol {
+        devproxy_tunnel::control::Protocol::Tcp => Protocol::Tcp,
+        devproxy_tunnel::control::Protocol::Udp => Protocol::Udp,
     };
-    let (ports, protocol) = match text.split_once('/') {
-        None => (text, Protocol::Tcp),
-        Some((ports, "tcp")) => (ports, Protocol::Tcp),
-        Some((ports, "udp")) => (ports, Protocol::Udp),
-        Some(_) => return Err(wrong()),
-    };
-    let port = |digits: &str| digits.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
-    let (pod, local) = match ports.split_once(':') {
-        None => (port(ports)?, port(ports)?),
-        Some((pod, local)) => (port(pod)?, port(local)?),
-    };
-    Ok(PortMapping { pod, local, protocol })
+    Ok(PortMapping { pod: read.pod, local: read.local, protocol })
 }
 
 /// The rest of the plan's line.
