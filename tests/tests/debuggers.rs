@@ -135,7 +135,7 @@ async fn gdb_stops_the_program_while_requests_wait() -> Result<()> {
     let before = stand_in(&shop).await?;
     let pid = program(&laptop)?;
 
-    let words = ["-p", &pid, "-batch", "-ex", "bt", "-ex", "echo stopped\\n", "-ex", "shell sleep 15"];
+    let words = ["-p", &pid, "-batch", "-ex", "bt", "-ex", "echo stopped\\n", "-ex", "shell sleep 60"];
     let mut gdb = laptop.command("gdb").args(words).env("DEBUGINFOD_URLS", "").spawn()?;
     gdb.wait_for("stopped", SOON).await?;
     let (one, other) =
