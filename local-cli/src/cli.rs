@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::ArgValueCompleter;
+
+use crate::completion;
 
 /// Take one service of a Kubernetes cluster onto the laptop.
 #[derive(Debug, Parser)]
@@ -36,13 +39,13 @@ pub struct Cli {
 #[command(next_help_heading = "Cluster and log")]
 pub struct Global {
     /// Path of the kubeconfig file [default: $KUBECONFIG, then ~/.kube/config]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig [default: its current one]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(completion::contexts))]
     pub context: Option<String>,
     /// Namespace [default: the context's]
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME", add = ArgValueCompleter::new(completion::namespaces))]
     pub namespace: Option<String>,
     /// Print the log to stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -62,6 +65,11 @@ pub enum Command {
     Status(Status),
     /// Put a Deployment back as it was; idempotent, from any machine
     Restore(Restore),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(ManPages),
 }
 
 /// `devproxy swap`
@@ -79,10 +87,10 @@ The original serves until your program listens; then it is scaled to 0 and
 your program gets its traffic. When the program ends, all is put back.")]
 pub struct Swap {
     /// The Deployment, as NAME, NAMESPACE/NAME or deployment/NAME
-    #[arg(value_name = "[NAMESPACE/]NAME")]
+    #[arg(value_name = "[NAMESPACE/]NAME", add = ArgValueCompleter::new(completion::targets))]
     pub target: String,
     /// Container to take the place of [default: the only one, or the annotated default]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", add = ArgValueCompleter::new(completion::containers))]
     pub container: Option<String>,
     /// When the original is scaled to 0 [default: listen, or now without ports]
     #[arg(long, value_enum, value_name = "WHEN")]
@@ -116,7 +124,7 @@ Examples:
   devproxy shell --like cart -- psql   with the image and rights of cart's pods")]
 pub struct Shell {
     /// Deployment whose image, pull secrets and security context the agent borrows [default: any running pod's]
-    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    #[arg(long, value_name = "[NAMESPACE/]NAME", add = ArgValueCompleter::new(completion::targets))]
     pub like: Option<String>,
     /// How the program runs.
     #[command(flatten)]
@@ -143,7 +151,7 @@ pub struct SessionFlags {
     #[arg(long, value_name = "IMAGE")]
     pub agent_image: Option<String>,
     /// Program and arguments [default: your shell]
-    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments", add = ArgValueCompleter::new(completion::Program))]
     pub program: Vec<OsString>,
 }
 
@@ -159,10 +167,10 @@ The session goes on when the program ends; the program is ended with the
 session.")]
 pub struct Exec {
     /// Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the only session of this laptop]
-    #[arg(value_name = "SESSION")]
+    #[arg(value_name = "SESSION", add = ArgValueCompleter::new(completion::sessions_here))]
     pub session: Option<String>,
     /// Program and arguments [default: your shell]
-    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments", add = ArgValueCompleter::new(completion::Program))]
     pub program: Vec<OsString>,
 }
 
@@ -197,7 +205,11 @@ from its record in the cluster. Replicas that somebody else has changed
 meanwhile stay as they are.")]
 pub struct Restore {
     /// Session id, Deployment or NAMESPACE/DEPLOYMENT
-    #[arg(value_name = "SESSION", required_unless_present_any = ["stale", "all"])]
+    #[arg(
+        value_name = "SESSION",
+        required_unless_present_any = ["stale", "all"],
+        add = ArgValueCompleter::new(completion::sessions_there)
+    )]
     pub session: Option<String>,
     /// All sessions whose laptop is gone
     #[arg(long, conflicts_with = "session")]
@@ -208,6 +220,44 @@ pub struct Restore {
     /// Also a session that is alive and held by somebody else
     #[arg(long)]
     pub force: bool,
+}
+
+/// `devproxy completions`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  source <(devproxy completions bash)    in ~/.bashrc
+  source <(devproxy completions zsh)     in ~/.zshrc, after compinit
+  devproxy completions fish | source     in ~/.config/fish/config.fish
+
+They offer what the cluster has at the moment: Deployments, namespaces,
+containers, sessions; and the contexts of the kubeconfig.")]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: ShellName,
+}
+
+/// `devproxy man`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy man ./man    devproxy.1 and one page for each command")]
+pub struct ManPages {
+    /// Where to
+    #[arg(value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub folder: PathBuf,
+}
+
+/// The shells that we know to complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellName {
+    /// bash, with or without the package bash-completion
+    Bash,
+    /// fish
+    Fish,
+    /// zsh
+    Zsh,
 }
 
 /// `--handover`

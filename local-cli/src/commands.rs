@@ -1,6 +1,8 @@
 //! One file a command. Each turns what was typed into checked settings, does it, and returns the exit code.
 
-mod exec;
+mod completions;
+pub(crate) mod exec;
+mod man;
 pub(crate) mod restore;
 mod shell;
 mod status;
@@ -23,6 +25,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Exec(exec) => exec::run(&global, exec).await,
         Command::Status(status) => status::run(&global, &status).await,
         Command::Restore(restore) => restore::run(&global, &restore).await,
+        Command::Completions(completions) => completions::run(&completions),
+        Command::Man(man) => man::run(&man),
     }
 }
 
@@ -83,7 +87,7 @@ fn print<T: serde::Serialize>(value: &T, output: crate::cli::Output) -> Result<(
 }
 
 /// Writes data to stdout. A reader that went away (`| head`) is no error.
-fn write_stdout(text: &str) {
+pub(crate) fn write_stdout(text: &str) {
     use std::io::Write;
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }

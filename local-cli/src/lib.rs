@@ -1,6 +1,7 @@
 //! devproxy on the laptop.
 //!
 //! - [`cli`]: the command line as typed
+//! - [`completion`]: what the shells offer at a Tab
 //! - [`commands`]: one file a command; each receives checked settings
 //! - [`terminal`]: the terminal process, parent of the user's program
 //! - [`session`]: the detached session process and its control socket
@@ -10,6 +11,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod completion;
 pub mod embedded;
 pub mod environment;
 pub mod failure;

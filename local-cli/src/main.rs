@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use devproxy::{Failure, cli::Cli, commands, session::process, ui::Progress};
+use devproxy::{Failure, cli::Cli, commands, completion, session::process, ui::Progress};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
     devproxy_namespaces::helper::main();
     if std::env::args_os().nth(1).is_some_and(|argument| argument == process::ARGUMENT) {
         return process::main();
+    }
+    if let Some(code) = completion::answer() {
+        return code;
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

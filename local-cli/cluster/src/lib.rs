@@ -9,11 +9,13 @@
 //! - [`record`], [`lease`]: the lock, the heartbeat and the memory of a session
 //! - [`presence`]: whether the stand-in is still there
 //! - [`restore`](mod@restore): puts everything back, from the record alone
+//! - [`candidates`]: names to choose from, for completions
 //! - [`status`]: who holds what
 //! - [`carrier`]: a byte stream into the agent's pod
 //! - [`error`]: the one error type, with a stable code and a hint
 
 pub mod api;
+pub mod candidates;
 pub mod carrier;
 pub mod error;
 pub mod lease;

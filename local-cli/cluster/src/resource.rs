@@ -10,7 +10,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{ClusterError, Connection, api::CONNECT_LIMIT, json::text, name::MANAGER};
+use crate::{
+    ClusterError, Connection,
+    api::CONNECT_LIMIT,
+    json::{list, name, text},
+    name::MANAGER,
+};
 
 /// Longest wait for the answer to a read.
 const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -59,6 +64,7 @@ pub(crate) enum Kind {
     HorizontalPodAutoscaler,
     Lease,
     LimitRange,
+    Namespace,
     Node,
     PersistentVolumeClaim,
     Pod,
@@ -82,6 +88,7 @@ impl Kind {
             Self::HorizontalPodAutoscaler => ("autoscaling/v2", "horizontalpodautoscalers"),
             Self::Lease => ("coordination.k8s.io/v1", "leases"),
             Self::LimitRange => ("v1", "limitranges"),
+            Self::Namespace => ("v1", "namespaces"),
             Self::Node => ("v1", "nodes"),
             Self::PersistentVolumeClaim => ("v1", "persistentvolumeclaims"),
             Self::Pod => ("v1", "pods"),
@@ -103,7 +110,9 @@ impl Kind {
         let (version, plural) = self.place();
         let root = if version == "v1" { "/api" } else { "/apis" };
         match namespace {
-            Some(namespace) if !matches!(self, Self::Node | Self::SelfSubjectRulesReview) => {
+            Some(namespace)
+                if !matches!(self, Self::Namespace | Self::Node | Self::SelfSubjectRulesReview) =>
+            {
                 format!("{root}/{version}/namespaces/{namespace}/{plural}")
             }
             _ => format!("{root}/{version}/{plural}"),
@@ -165,6 +174,14 @@ impl<'a> Objects<'a> {
             _ => Vec::new(),
         };
         Ok((items, version))
+    }
+
+    /// The names of at most `limit` objects, without their bodies.
+    pub(crate) async fn names(&self, selector: &str, limit: u32) -> Result<Vec<String>, ClusterError> {
+        let params = ListParams::default().labels(selector).limit(limit);
+        let request = Request::new(&self.path).list_metadata(&params);
+        let found: Value = self.send(Verb::List, "", request).await?;
+        Ok(list(&found, "/items").iter().map(|object| name(object).to_owned()).collect())
     }
 
     /// The same for what is nice to know: without the right, or without the API, there is nothing.

@@ -60,7 +60,7 @@ async fn find(namespace: Option<&str>, wanted: Option<&str>) -> Result<(Client, 
 }
 
 /// All sessions of this laptop that answer; sockets of dead ones are removed.
-pub(super) async fn living() -> Vec<(Client, Status)> {
+pub(crate) async fn living() -> Vec<(Client, Status)> {
     let folder = RuntimeFolder::locate();
     let mut sessions = Vec::new();
     for id in folder.ids() {
