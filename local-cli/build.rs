@@ -83,9 +83,12 @@ fn required(name: &str) -> Result<std::ffi::OsString, Error> {
 
 /// `target/agent`: kept between builds and profiles, and not the folder whose lock the outer cargo holds.
 fn nested_target_dir(out: &Path) -> Result<PathBuf, Error> {
-    // OUT_DIR is <target>/<profile>/build/<package>/out.
-    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not below a target folder")?;
-    Ok(target.join("agent"))
+    // OUT_DIR is <target>/<profile>/build/<package>/out, with a folder of the architecture's before the profile when
+    // cargo was told --target: all of those share one agent.
+    let profile = out.ancestors().nth(3).ok_or("OUT_DIR is not below a target folder")?;
+    let architecture = required("TARGET")?;
+    let target = profile.ancestors().skip(1).find(|folder| folder.file_name() != Some(&architecture));
+    Ok(target.ok_or("OUT_DIR is not below a target folder")?.join("agent"))
 }
 
 /// Both architectures at once, so that cargo builds them side by side.

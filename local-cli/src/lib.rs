@@ -15,6 +15,7 @@ pub mod completion;
 pub mod embedded;
 pub mod environment;
 pub mod failure;
+pub mod log;
 pub mod session;
 pub mod terminal;
 pub mod ui;

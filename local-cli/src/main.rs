@@ -4,8 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use devproxy::{Failure, cli::Cli, commands, completion, session::process, ui::Progress};
-use tracing_subscriber::EnvFilter;
+use devproxy::{Failure, cli::Cli, commands, completion, log, session::process, ui::Progress};
 
 fn main() -> ExitCode {
     // Both before any thread exists: unshare and setsid want a single-threaded process.
@@ -56,10 +55,5 @@ fn start_log(verbose: u8) {
         }
         _ => "debug,hyper=info,hyper_util=info,rustls=info,tower=info",
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        // Otherwise a log line that a closed terminal does not take is a panic, and the restore is not done.
-        .log_internal_errors(false)
-        .init();
+    log::start(level);
 }

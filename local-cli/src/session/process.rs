@@ -129,12 +129,7 @@ fn start_log(verbose: u8) {
         } else {
             "debug,hyper=info,rustls=info,tower=info"
         };
-        tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-            .with_writer(std::io::stderr)
-            // Otherwise a log line that a closed terminal does not take is a panic, and the restore is not done.
-            .log_internal_errors(false)
-            .init();
+        crate::log::start(level);
     }
 }
 
