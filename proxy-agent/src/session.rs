@@ -20,9 +20,6 @@ const FLOWS: usize = 32_768;
 /// A UDP association ends after this long without a datagram, as in most NATs.
 const UDP_IDLE: Duration = Duration::from_mins(1);
 
-/// A DNS exchange is over after its resolver's patience.
-const DNS_IDLE: Duration = Duration::from_secs(15);
-
 /// What the flows of a session share.
 pub(crate) struct Pod {
     /// Dials to it on the loopback are refused: a tunnel in the tunnel.
@@ -103,8 +100,9 @@ async fn next(current: &mut Option<Current>) -> Option<Request> {
 async fn answer(pod: Arc<Pod>, request: Request) {
     match request.open().clone() {
         Open::Tcp { target } => dial::serve(request, target, pod.tunnel_port).await,
-        Open::Udp { target } => datagram::serve(request, target, UDP_IDLE).await,
-        Open::Dns { server } => datagram::serve(request, server, DNS_IDLE).await,
+        Open::Udp { target } | Open::Dns { server: target } => {
+            datagram::serve(request, target, UDP_IDLE).await;
+        }
         Open::Control => control::serve(&pod, request.accept()).await,
         Open::Files { roots } => files::serve(request.accept(), roots).await,
         Open::Probe => echo(request.accept()).await,

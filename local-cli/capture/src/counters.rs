@@ -17,6 +17,8 @@ pub struct Counters {
     pub datagram_flows: AtomicU64,
     /// DNS questions over UDP.
     pub questions: AtomicU64,
+    /// Those of them that were answered from the cache.
+    pub cached: AtomicU64,
     /// Connections to a port published on the laptop's 127.0.0.1.
     pub published: AtomicU64,
     /// Bytes from the program.

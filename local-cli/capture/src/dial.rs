@@ -82,6 +82,14 @@ impl Dialler {
         self.datagrams(Open::Udp { target }).await.map(DatagramOutlet::Tunnel)
     }
 
+    /// Resolves once when the session has another tunnel than before; never while it has none. Cancel-safe.
+    pub(crate) async fn next_tunnel(&mut self) {
+        if self.tunnel.changed().await.is_err() {
+            // The session is over, and with it whoever waits for this.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// A datagram flow of the tunnel.
     pub(crate) async fn datagrams(&self, open: Open) -> Result<Datagrams, Refusal> {
         let tunnel = self.tunnel.borrow().clone();

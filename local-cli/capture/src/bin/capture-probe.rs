@@ -27,6 +27,7 @@ fn main() {
         ["many", count, target] => many(count, target),
         ["datagram", length, target] => datagram(length, target),
         ["datagrams", count, target] => datagrams(count, target),
+        ["ask", count, target] => ask(count, target),
         ["serve", address] => serve(address),
         ["stall", address] => stall(address),
         ["serve-datagrams", address] => serve_datagrams(address),
@@ -189,6 +190,27 @@ fn datagrams(count: &str, target: &str) -> io::Result<()> {
         good += usize::from(right && from == target);
     }
     println!("{good} of {count}");
+    Ok(())
+}
+
+/// The same question, one time after the other; prints the last byte of each answer, which is of its address.
+fn ask(count: &str, target: &str) -> io::Result<()> {
+    let target = address(target)?;
+    let socket = socket(target)?;
+    socket.connect(target)?;
+    let mut question = *b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x04cart\x04shop\0\0\x01\0\x01";
+    let mut buffer = [0; 2048];
+    let mut said = Vec::new();
+    for number in 0..number(count)? {
+        question[1] = u8::try_from(number).map_err(io::Error::other)?;
+        socket.send(&question)?;
+        let length = socket.recv(&mut buffer)?;
+        if buffer[..2] != question[..2] {
+            return Err(io::Error::other("the answer to another question"));
+        }
+        said.push(buffer[..length].last().map_or_else(String::new, u8::to_string));
+    }
+    println!("{}", said.join(" "));
     Ok(())
 }
 

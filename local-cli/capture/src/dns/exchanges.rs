@@ -4,11 +4,10 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     net::SocketAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 /// A resolver has given up by then.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -16,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const OPEN: usize = 8192;
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
+/// Questions that the cache may answer are shorter: a name, type and class, an EDNS record.
+const CACHEABLE: usize = 300;
 
 /// The open questions to one nameserver. Each gets an id of ours, since two programs may use the same one.
 pub(super) struct Exchanges {
@@ -31,7 +32,20 @@ struct Exchange {
     id: [u8; 2],
     line: u64,
     asked: u64,
-    until: Instant,
+    question: Option<Bytes>,
+    since: Instant,
+}
+
+/// An answer that somebody waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) program: SocketAddr,
+    /// With the asker's id.
+    pub(super) message: Vec<u8>,
+    /// The question, unless it was too long for the cache.
+    pub(super) question: Option<Bytes>,
+    /// When it was asked.
+    pub(super) since: Instant,
 }
 
 impl Exchanges {
@@ -62,29 +76,36 @@ impl Exchanges {
         while self.open.contains_key(&ours) {
             ours = ours.wrapping_add(1);
         }
+        let mut forwarded = message.to_vec();
+        forwarded[..2].copy_from_slice(&ours.to_be_bytes());
+        let forwarded = Bytes::from(forwarded);
         let exchange = Exchange {
             program,
             id: [message[0], message[1]],
             line,
             asked: self.asked,
-            until: now + PATIENCE,
+            question: (message.len() <= CACHEABLE).then(|| forwarded.clone()),
+            since: now,
         };
         self.open.insert(ours, exchange);
         self.order.push_back((ours, self.asked));
-        let mut forwarded = message.to_vec();
-        forwarded[..2].copy_from_slice(&ours.to_be_bytes());
-        Some(forwarded.into())
+        Some(forwarded)
     }
 
-    /// Who asked, and the answer with the asker's id; `None` if nobody waits for it.
-    pub(super) fn answer(&mut self, message: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+    /// Whose answer it is; `None` if nobody waits for it.
+    pub(super) fn answer(&mut self, message: &[u8]) -> Option<Answered> {
         if message.len() < HEADER {
             return None;
         }
         let exchange = self.open.remove(&u16::from_be_bytes([message[0], message[1]]))?;
         let mut answer = message.to_vec();
         answer[..2].copy_from_slice(&exchange.id);
-        Some((exchange.program, answer))
+        Some(Answered {
+            program: exchange.program,
+            message: answer,
+            question: exchange.question,
+            since: exchange.since,
+        })
     }
 
     /// Forgets the questions of a line that has failed; returns who asked them.
@@ -100,7 +121,7 @@ impl Exchanges {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        self.open.retain(|_, exchange| exchange.until > now);
+        self.open.retain(|_, exchange| now < exchange.since + PATIENCE);
         let open = &self.open;
         self.order.retain(|(id, asked)| open.get(id).is_some_and(|exchange| exchange.asked == *asked));
     }
@@ -128,8 +149,9 @@ mod tests {
         let first = exchanges.ask(program(1), 1, &message(7, 1), now).unwrap();
         let second = exchanges.ask(program(2), 1, &message(7, 2), now).unwrap();
         assert_ne!(first[..2], second[..2]);
-        assert_eq!(exchanges.answer(&second), Some((program(2), message(7, 2))));
-        assert_eq!(exchanges.answer(&first), Some((program(1), message(7, 1))));
+        let mut answer = |id: &[u8]| exchanges.answer(id).map(|answer| (answer.program, answer.message));
+        assert_eq!(answer(&second), Some((program(2), message(7, 2))));
+        assert_eq!(answer(&first), Some((program(1), message(7, 1))));
         assert_eq!(exchanges.answer(&first), None);
     }
 
@@ -150,7 +172,7 @@ mod tests {
             exchanges.ask(program(2), 1, &message(u16::try_from(n).unwrap(), 1), now);
         }
         assert_eq!(exchanges.open.len(), OPEN);
-        assert!(exchanges.answer(&first).is_none_or(|(asker, _)| asker == program(2)));
+        assert!(exchanges.answer(&first).is_none_or(|answer| answer.program == program(2)));
         exchanges.expire(now + PATIENCE);
         assert!(exchanges.open.is_empty() && exchanges.order.is_empty());
     }

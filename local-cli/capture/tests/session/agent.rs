@@ -41,6 +41,7 @@ pub(crate) struct Seen {
     /// TCP opens.
     pub(crate) dials: AtomicUsize,
     pub(crate) dns: AtomicUsize,
+    pub(crate) questions: AtomicUsize,
     /// How flows to [`ENDING`] ended.
     pub(crate) endings: Mutex<Vec<String>>,
 }
@@ -84,7 +85,7 @@ async fn serve(mut incoming: Incoming, seen: Arc<Seen>) {
                 Open::Udp { target } if target.port() == ECHO => echo(request.accept_datagrams(), b"").await,
                 Open::Dns { .. } => {
                     seen.dns.fetch_add(1, Ordering::Relaxed);
-                    echo(request.accept_datagrams(), b"").await;
+                    answer(request.accept_datagrams(), &seen).await;
                 }
                 _ => request.refuse(Refusal::Refused),
             }
@@ -145,6 +146,23 @@ async fn greet(mut flow: Flow, target: SocketAddr) {
 async fn echo(flow: Datagrams, before: &[u8]) {
     while let Ok(bytes) = flow.recv().await {
         let answer = [before, &bytes].concat();
+        if flow.send(Bytes::from(answer)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers each DNS question with an address whose last byte is the question's number; echoes all else.
+async fn answer(flow: Datagrams, seen: &Seen) {
+    while let Ok(bytes) = flow.recv().await {
+        let mut answer = bytes.to_vec();
+        if bytes[2..].starts_with(b"\x01\0\0\x01\0\0") {
+            let number = seen.questions.fetch_add(1, Ordering::Relaxed) + 1;
+            answer[2..8].copy_from_slice(b"\x81\x80\0\x01\0\x01");
+            // The name as a pointer to the question's, A, IN, 20 s, four bytes.
+            answer.extend_from_slice(b"\xC0\x0C\0\x01\0\x01\0\0\0\x14\0\x04\x0A\0\0");
+            answer.push(number.try_into().unwrap());
+        }
         if flow.send(Bytes::from(answer)).await.is_err() {
             return;
         }
