@@ -6,6 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use devproxy::{Failure, cli::Cli, commands, completion, log, session::process, ui::Progress};
 
+/// Of the static program only: musl's own takes 300 ns for what this one does in 40, and 4 µs when another thread frees.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Both before any thread exists: unshare and setsid want a single-threaded process.
     devproxy_namespaces::helper::main();

@@ -7,6 +7,7 @@ pub mod namespace;
 pub mod packages;
 pub mod process;
 pub mod program;
+pub mod root;
 
 use anyhow::{Result, bail};
 

@@ -150,6 +150,11 @@ impl Laptop {
         self.slot.uid()
     }
 
+    /// The user's name.
+    pub fn user(&self) -> String {
+        self.slot.user()
+    }
+
     /// Its network namespace.
     pub fn network(&self) -> &NetworkNamespace {
         self.slot.network()

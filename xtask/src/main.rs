@@ -1,8 +1,9 @@
-//! What a developer of devproxy runs: `cargo xtask cluster|test|demo|ci`.
+//! What a developer of devproxy runs: `cargo xtask cluster|test|demo|dist|ci`.
 
 mod ci;
 mod cluster;
 mod demo;
+mod dist;
 mod set_up;
 mod steps;
 mod test;
@@ -27,6 +28,8 @@ enum Job {
     Demo(demo::Arguments),
     /// Pass all tests: format, lints, unit tests, tests on a real cluster
     Test(test::Arguments),
+    /// Make what users install: static tarballs and Debian packages for amd64 and arm64, in target/dist
+    Dist(dist::Arguments),
     /// What the continuous integration runs: all tests, on a cluster of their own
     Ci,
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Job::Cluster(arguments) => cluster::run(&arguments),
         Job::Demo(arguments) => demo::run(arguments),
         Job::Test(arguments) => test::run(&arguments),
+        Job::Dist(arguments) => dist::run(&arguments),
         Job::Ci => ci::run(),
     };
     match done {

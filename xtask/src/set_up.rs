@@ -9,6 +9,14 @@ use devproxy_tests::host::program::is_installed;
 /// All of it; does nothing where it is there.
 pub(crate) fn all() -> Result<()> {
     devproxy_tests::host::require_root()?;
+    toolchain()?;
+    packages::require_node()?;
+    packages::require_applications()?;
+    packages::require_laptop()
+}
+
+/// Version, components and targets of Rust.
+pub(crate) fn toolchain() -> Result<()> {
     if is_installed("rustup") {
         // Reads rust-toolchain.toml: version, components and the agent's targets. Does nothing when they are there.
         // The cargo that runs us names its toolchain in the environment, which would win over the file.
@@ -18,7 +26,5 @@ pub(crate) fn all() -> Result<()> {
             bail!("`rustup toolchain install` failed: {}", String::from_utf8_lossy(&installed.stderr).trim());
         }
     }
-    packages::require_node()?;
-    packages::require_applications()?;
-    packages::require_laptop()
+    Ok(())
 }

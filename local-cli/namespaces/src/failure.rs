@@ -39,8 +39,8 @@ fn hint(step: &str, errno: i32, read: impl Fn(&str) -> Option<String>) -> Option
     // Ubuntu since 23.10: unshare itself succeeds, but the new namespace comes without capabilities.
     if refused && number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
         return Some(
-            "AppArmor withholds capabilities in user namespaces: \
-             sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+            "AppArmor withholds capabilities in user namespaces; devproxy's Debian package brings a profile that allows \
+             them, or for all programs: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
                 .to_owned(),
         );
     }

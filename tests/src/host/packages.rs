@@ -46,6 +46,15 @@ const LAPTOP: &[(&str, &str)] = &[
     ("nft", "nftables"),
 ];
 
+/// What builds static programs: the C parts of the TLS library want a C compiler with musl for each architecture.
+const DIST: &[(&str, &str)] =
+    &[("x86_64-linux-musl-gcc", "gcc libc6-dev musl-tools"), (ARM64_COMPILER, "musl-dev:arm64")];
+const ARM64_COMPILER: &str = "aarch64-linux-musl-gcc";
+
+/// What tries them on other systems.
+const TRIAL: &[(&str, &str)] =
+    &[("debootstrap", "debootstrap"), ("qemu-aarch64-static", "qemu-user-static"), ("setpriv", "util-linux")];
+
 /// Makes sure that the node's packages are there.
 pub fn require_node() -> Result<()> {
     require(NODE)
@@ -59,6 +68,21 @@ pub fn require_applications() -> Result<()> {
 /// Makes sure that the packages of the programs in the shell are there.
 pub fn require_laptop() -> Result<()> {
     require(LAPTOP)
+}
+
+/// Makes sure that static programs can be built for all architectures.
+pub fn require_dist() -> Result<()> {
+    if !is_installed(ARM64_COMPILER) && is_installed("apt-get") {
+        // Debian's musl for another architecture brings the cross compiler along, with a wrapper of musl's name.
+        run("dpkg", &["--add-architecture", "arm64"])?;
+        run("apt-get", &["update"])?;
+    }
+    require(DIST)
+}
+
+/// Makes sure that what was built can be tried on clean systems.
+pub fn require_trial() -> Result<()> {
+    require(TRIAL)
 }
 
 fn require(wanted: &[(&str, &str)]) -> Result<()> {

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::run::{Exit, Run};
 use super::{Laptop, run};
+use crate::host::root::CleanRoot;
 
 /// Where the user's programs are found after the ones that the bed installed.
 const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
@@ -23,7 +24,26 @@ pub struct LaptopCommand<'a> {
     variables: Vec<(String, String)>,
     folder: PathBuf,
     terminal: bool,
+    root: Option<PathBuf>,
 }
+
+/// Makes a folder the root of the file system, as a container does, and becomes the user. (In a `chroot` the kernel
+/// refuses user namespaces.) Devices, processes and the laptop's own folder stay.
+const ENTER_ROOT: &str = r#"
+set -e
+root=$1 place=$2 folder=$3 user=$4
+shift 4
+mount --bind "$root" "$root"
+mkdir -p "$root$place"
+mount --rbind "$place" "$root$place"
+for each in /dev /proc /sys; do mount --rbind $each "$root$each"; done
+mount -t tmpfs -o mode=755 run "$root/run"
+cd "$root"
+pivot_root . .
+umount -l .
+cd "$folder"
+exec setpriv --reuid="$user" --regid="$user" --clear-groups --inh-caps=-all "$@"
+"#;
 
 impl<'a> LaptopCommand<'a> {
     pub(super) fn new(laptop: &'a Laptop, program: &str) -> Self {
@@ -34,6 +54,7 @@ impl<'a> LaptopCommand<'a> {
             variables: Vec::new(),
             folder: laptop.home().to_owned(),
             terminal: false,
+            root: None,
         }
     }
 
@@ -68,6 +89,12 @@ impl<'a> LaptopCommand<'a> {
         self
     }
 
+    /// On another system than this machine's, of which it sees nothing but its own home.
+    pub fn root(mut self, root: &CleanRoot) -> Self {
+        self.root = Some(root.path().to_owned());
+        self
+    }
+
     /// Starts it, as the leader of a session of its own.
     pub fn spawn(self) -> Result<Run> {
         // `env` and `setsid` become the program itself, so that its process is ours. (`setsid` forks only for a group
@@ -78,6 +105,10 @@ impl<'a> LaptopCommand<'a> {
             command.arg("--ctty");
         }
         let slot = &self.laptop.slot;
+        if let Some(root) = &self.root {
+            command.args(["unshare", "--mount", "--propagation", "slave", "sh", "-c", ENTER_ROOT, "sh"]);
+            command.arg(root).arg(slot.place()).arg(&self.folder).arg(slot.uid().to_string());
+        }
         command
             .arg(&self.program)
             .args(&self.args)
@@ -90,10 +121,11 @@ impl<'a> LaptopCommand<'a> {
             .env("LANG", "C.UTF-8")
             .env("PATH", format!("{}:{SYSTEM_PATH}", slot.programs().display()))
             .env("XDG_RUNTIME_DIR", slot.runtime())
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if self.root.is_none() {
             // Together with the user's number std drops all supplementary groups, and the kernel all capabilities.
-            .uid(slot.uid())
-            .gid(slot.gid());
+            command.uid(slot.uid()).gid(slot.gid());
+        }
         if self.terminal {
             command.env("TERM", "xterm-256color");
             return run::spawn_on_terminal(slot.network(), &mut command, slot.uid());

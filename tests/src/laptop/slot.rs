@@ -108,6 +108,11 @@ impl Slot {
         wire_address(self.index)
     }
 
+    /// The folder of all that follows.
+    pub(super) fn place(&self) -> PathBuf {
+        place(self.index)
+    }
+
     pub(super) fn home(&self) -> &Path {
         &self.home
     }
