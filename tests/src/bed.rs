@@ -67,6 +67,12 @@ impl Bed {
         let cluster = Arc::clone(&self.cluster);
         blocking(move || Laptop::start(&cluster)).await
     }
+
+    /// A laptop whose wire to the API server is the kernel's, without a relay; only on the bed's own node.
+    pub async fn laptop_without_relay(&self) -> Result<Laptop> {
+        let (cluster, node) = (Arc::clone(&self.cluster), self.node()?.clone());
+        blocking(move || Laptop::start_without_relay(&cluster, &node)).await
+    }
 }
 
 /// Runs what blocks beside the runtime.

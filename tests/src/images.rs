@@ -38,6 +38,9 @@ pub enum Image {
     Postgres,
     /// The application under test, `shopd`, beside a shell.
     Shop,
+    /// The same under a name of its own: tests of another checkout on the same node cannot replace it between two
+    /// pods of a bench.
+    Bench,
     /// `shopd` alone: no shell, no libc, no /etc/passwd.
     ShopBare,
     /// The agent of the product under test, as deploy/Dockerfile makes it.
@@ -45,7 +48,7 @@ pub enum Image {
 }
 
 impl Image {
-    /// All of them but the product's own.
+    /// All of them but the product's own and the bench's.
     pub const ALL: [Self; 9] = [
         Self::Pause,
         Self::CoreDns,
@@ -69,6 +72,7 @@ impl Image {
             Self::Redis => "redis",
             Self::Postgres => "postgres",
             Self::Shop => "shop",
+            Self::Bench => "bench",
             Self::ShopBare => "shop-bare",
             Self::Agent => "devproxy-agent",
         }
@@ -158,7 +162,7 @@ impl Image {
                 config.path = "/usr/lib/postgresql/15/bin:/bin:/usr/bin";
                 config
             }
-            Self::Shop => {
+            Self::Shop | Self::Bench => {
                 tree.busybox()?;
                 tree.file("/usr/bin/shopd", &build_shopd()?);
                 Config::entrypoint(&["/usr/bin/shopd"])

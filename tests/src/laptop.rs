@@ -29,6 +29,7 @@ use crate::host::namespace::NetworkNamespace;
 use crate::host::process::ProcessId;
 use crate::images::build_shopd;
 use crate::namespace::Namespace;
+use crate::node::Node;
 use crate::relay::Relay;
 use slot::Slot;
 
@@ -72,6 +73,17 @@ impl Laptop {
         slot.publish("kubectl", kubectl.program())?;
         slot.publish("shopd", &build_shopd()?)?;
         Ok(Self { slot, relay, cluster: entry, own_api, kubectl })
+    }
+
+    /// As [`Laptop::start`], with a wire straight to the node: bytes pass through the kernel alone, as over a real
+    /// network, and not through the relay, which costs more than most of what a bench compares.
+    pub(crate) fn start_without_relay(cluster: &Cluster, node: &Node) -> Result<Self> {
+        let mut laptop = Self::start(cluster)?;
+        let address = laptop.slot.wire_to(&node.network())?;
+        laptop.cluster["server"] = json!(format!("https://{address}:6443"));
+        // The certificate names the node's own address only.
+        laptop.cluster["tls-server-name"] = json!(node.place().address());
+        Ok(laptop)
     }
 
     /// The wire to the API server.

@@ -1,5 +1,6 @@
-//! What a developer of devproxy runs: `cargo xtask cluster|test|demo|dist|ci`.
+//! What a developer of devproxy runs: `cargo xtask cluster|test|demo|bench|dist|ci`.
 
+mod bench;
 mod ci;
 mod cluster;
 mod demo;
@@ -26,6 +27,8 @@ enum Job {
     Cluster(cluster::Arguments),
     /// Show the main job for real: a shop in a cluster, one of its services swapped by a local process, restored
     Demo(demo::Arguments),
+    /// Measure speed and size on a real cluster, beside what others reach there
+    Bench(bench::Arguments),
     /// Pass all tests: format, lints, unit tests, tests on a real cluster
     Test(test::Arguments),
     /// Make what users install: static tarballs and Debian packages for amd64 and arm64, in target/dist
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().job {
         Job::Cluster(arguments) => cluster::run(&arguments),
         Job::Demo(arguments) => demo::run(arguments),
+        Job::Bench(arguments) => bench::run(&arguments),
         Job::Test(arguments) => test::run(&arguments),
         Job::Dist(arguments) => dist::run(&arguments),
         Job::Ci => ci::run(),

@@ -3,6 +3,7 @@
 //! - `shopd` serves HTTP (and TCP and UDP echo when told to), configured by its environment, see [`settings`];
 //! - `shopd load …` asks a server again and again and counts what failed, see [`load`];
 //! - `shopd ask URL` prints one answer;
+//! - `shopd bench-server` and `shopd bench …` are both ends of the bench's load, see [`shopd::bench`];
 //! - `shopd pause` holds a pod's namespaces.
 
 mod answers;
@@ -25,11 +26,15 @@ fn main() -> ExitCode {
         "serve" => serve::run(),
         "load" => load::run(rest),
         "ask" => ask::run(rest),
+        "bench-server" => shopd::bench::server::run(),
+        "bench" => shopd::bench::client::run(rest),
         "pause" => {
             pause::run();
             Ok(())
         }
-        _ => Err(std::io::Error::other(format!("`{command}` is none of serve, load, ask, pause"))),
+        _ => Err(std::io::Error::other(format!(
+            "`{command}` is none of serve, load, ask, bench-server, bench, pause"
+        ))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

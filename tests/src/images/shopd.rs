@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
 
 use crate::host::program::output;
 use crate::node::cache_folder;
@@ -16,8 +17,10 @@ pub fn build() -> Result<PathBuf> {
         return Ok(program.clone());
     }
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    // A target folder of its own: the one of the workspace may be locked by the cargo that runs us.
-    let folder = cache_folder()?.join("shopd");
+    // A target folder of its own: the one of the workspace may be locked by the cargo that runs us. One for each
+    // checkout: the program of another one would be found where ours was built.
+    let checkout = format!("{:x}", Sha256::digest(env!("CARGO_MANIFEST_DIR")));
+    let folder = cache_folder()?.join("shopd").join(&checkout[..8]);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     output(
         Command::new(cargo)

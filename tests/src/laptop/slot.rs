@@ -113,6 +113,32 @@ impl Slot {
         place(self.index)
     }
 
+    /// A second wire, straight to `node`, and the node's address at its end. There is no route over it: what
+    /// is reached is this one address.
+    pub(super) fn wire_to(&self, node: &NetworkNamespace) -> Result<String> {
+        let far_end = format!("laptop{}", self.index);
+        self.network.ip(&[
+            "link",
+            "add",
+            "eth1",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &far_end,
+            "netns",
+            node.name(),
+        ])?;
+        let ends = [(&self.network, "eth1", 2), (node, far_end.as_str(), 1)];
+        for (namespace, interface, host) in ends {
+            let address = format!("100.64.8.{}", 128 + self.index * 4 + host);
+            namespace.ip(&["link", "set", interface, "addrgenmode", "none"])?;
+            namespace.ip(&["addr", "add", &format!("{address}/30"), "dev", interface])?;
+            namespace.ip(&["link", "set", interface, "up"])?;
+        }
+        Ok(format!("100.64.8.{}", 128 + self.index * 4 + 1))
+    }
+
     pub(super) fn home(&self) -> &Path {
         &self.home
     }
