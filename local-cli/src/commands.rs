@@ -8,12 +8,13 @@ mod shell;
 mod status;
 mod swap;
 
-use devproxy_cluster::{ApiSettings, Connection, Holder, target::Target};
+use devproxy_cluster::{ApiSettings, ClusterError, Connection, Holder, Plan, target::Target};
 
 use crate::{
     Failure,
     cli::{Cli, Command, EnvironmentForm, Global},
     environment::Form,
+    session::client::Session,
 };
 
 /// Runs what was typed; the result is the exit code.
@@ -48,6 +49,26 @@ fn target(global: &Global, text: &str) -> Result<Target, Failure> {
         )
         .hint("leave one of them out")),
         _ => Ok(target),
+    }
+}
+
+/// Plans, while the session process that will do it prepares itself.
+async fn planned(
+    global: &Global,
+    planning: impl AsyncFnOnce(&Connection) -> Result<Plan, ClusterError>,
+) -> Result<(Session, Plan), Failure> {
+    let mut session = Session::spawn(global.verbose)?;
+    let plan = async {
+        let connection = connect(global).await?;
+        session.prepare(api_settings(global)).await;
+        Ok(planning(&connection).await?)
+    };
+    match plan.await {
+        Ok(plan) => Ok((session, plan)),
+        Err(failure) => {
+            session.dismiss().await;
+            Err(failure)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`runtime`]: the 0700 runtime folder with one control socket a session
 //! - [`process`]: the session process and its requests
 //! - [`shared`]: what the session and those requests have in common
+//! - [`ahead`]: what is done while the terminal process still plans
 //! - [`live`]: the session itself: establish, serve, restore
 //! - [`outlet`]: where its events go
 //! - [`link`]: carrier, tunnel and control flow to the agent, made again after a loss
@@ -11,6 +12,7 @@
 //! - [`hangup`]: the end of what still runs in the shell
 //! - [`client`]: the other end of the control socket
 
+pub mod ahead;
 pub mod client;
 pub mod handover;
 pub mod hangup;

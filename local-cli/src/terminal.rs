@@ -7,7 +7,10 @@
 mod program;
 mod signals;
 
-use std::{process::ExitStatus, time::Duration};
+use std::{
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
 
 use devproxy_namespaces::Entrance;
 use tokio::process::Child;
@@ -21,7 +24,7 @@ use crate::{
     Failure,
     failure::EXIT_INTERRUPTED,
     session::{
-        client::{self, Client},
+        client::{Client, Session},
         hangup::hang_up,
         process::Start,
         protocol::{Event, Request, ShellEntrance},
@@ -47,10 +50,17 @@ fn ended(status: std::io::Result<ExitStatus>) -> Result<u8, Failure> {
 }
 
 /// One session from start to restore, as seen from the terminal. The result is the program's exit code.
-pub async fn run(start: Start, program: &Program, progress: &Progress) -> Result<u8, Failure> {
+/// `since` is when it was typed.
+pub async fn run(
+    session: Session,
+    start: Start,
+    program: &Program,
+    progress: &Progress,
+    since: Instant,
+) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
-    let (mut process, client) = client::spawn(start.clone()).await?;
-    let mut terminal = Terminal { start, client, progress, inside: None, ended: false, failure: None };
+    let (mut process, client) = session.start(start.clone()).await;
+    let mut terminal = Terminal { start, client, progress, since, inside: None, ended: false, failure: None };
     let result = terminal.drive(program, &mut signals).await;
     progress.quiet();
     // Reaps it where it has ended; where the user left early it goes on alone.
@@ -62,6 +72,7 @@ struct Terminal<'a> {
     start: Start,
     client: Client,
     progress: &'a Progress,
+    since: Instant,
     /// The way into the shell, once there is one.
     inside: Option<Entrance>,
     /// [`Event::Ended`] came.
@@ -243,7 +254,12 @@ impl Terminal<'_> {
         match event {
             Event::Begun(text) => self.progress.begun(&text),
             Event::Done { step, text, milliseconds } => {
-                self.progress.done(&step, &text, Duration::from_millis(milliseconds));
+                let took = Duration::from_millis(milliseconds);
+                if step == "shell" {
+                    self.progress.done_after(&step, &text, took, self.since.elapsed());
+                } else {
+                    self.progress.done(&step, &text, took);
+                }
             }
             Event::Notice(text) => self.progress.notice(&text),
             Event::Failed(failure) => {

@@ -46,9 +46,18 @@ impl Progress {
 
     /// A step is done.
     pub fn done(&self, step: &str, text: &str, took: Duration) {
+        self.step(step, text, &format!("{:>5.1} s", took.as_secs_f64()));
+    }
+
+    /// The last step is done before the program runs, so long after it was typed.
+    pub fn done_after(&self, step: &str, text: &str, took: Duration, all: Duration) {
+        self.step(step, text, &format!("{:>5.1} s, {:.1} s in all", took.as_secs_f64(), all.as_secs_f64()));
+    }
+
+    fn step(&self, step: &str, text: &str, time: &str) {
         let head = format!("{step:<9} {text}");
         let pad = time_column(self.width()).saturating_sub(head.chars().count());
-        self.line(&self.paint("32", "✓"), &format!("{head}{:pad$} {:>5.1} s", "", took.as_secs_f64()));
+        self.line(&self.paint("32", "✓"), &format!("{head}{:pad$} {time}", ""));
     }
 
     /// Something to know.

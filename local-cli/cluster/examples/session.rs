@@ -85,7 +85,12 @@ async fn session(connection: &Connection, plan: Plan, loader: &str, agent: &str)
     let (progress, lines) = mpsc::channel(64);
     let mut swap = Swap::begin(connection, plan, progress);
     let work = async move {
-        let mut result = swap.prepare(&agents, &[7; 32]).await.map(|agent| eprintln!("agent: {agent:?}"));
+        let mut placed = swap.placed();
+        let running = async move {
+            let running = placed.wait_for(|placed| placed.as_ref().is_some_and(|placed| placed.running));
+            eprintln!("agent: {:?}", running.await.map(|placed| placed.clone()));
+        };
+        let mut result = swap.prepare(&agents, &[7; 32], running).await;
         if result.is_ok() && has_original {
             result = swap.handover().await;
         }

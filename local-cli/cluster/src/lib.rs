@@ -45,7 +45,7 @@ pub use plan::{
     Architecture, DeclaredPort, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
 };
-pub use pod::{AgentPod, find_agent};
+pub use pod::{AgentPod, Placed, find_agent};
 pub use presence::stand_in_lost;
 pub use record::{Original, Phase, Record};
 pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, find_session, restore};

@@ -4,6 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{
     ClusterError, Connection,
@@ -11,7 +12,7 @@ use crate::{
     name::SESSION_LABEL,
     plan::{FileRoot, file_roots_of_pod},
     resource::{Kind, Objects},
-    wait::{Seen, until},
+    wait::{Follow, Seen},
 };
 
 /// Longest wait for the agent to run. A pod starts within seconds; an init container or a node that is being added
@@ -36,6 +37,24 @@ pub struct AgentPod {
     pub node: String,
     /// What the kubelet fills in the agent's container, as it really is.
     pub file_roots: Vec<FileRoot>,
+}
+
+impl AgentPod {
+    /// The paths of [`AgentPod::file_roots`].
+    pub fn roots(&self) -> Vec<String> {
+        self.file_roots.iter().map(|root| root.path.clone()).collect()
+    }
+}
+
+/// The newest pod of a session that has a node, where the agent can be asked for.
+///
+/// The kubelet looks at its containers once a second, so that the agent mostly answers before its pod is said to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The pod. Its addresses may not be known yet.
+    pub pod: AgentPod,
+    /// The kubelet says that the agent's container runs.
+    pub running: bool,
 }
 
 /// What a pod's container tells about itself.
@@ -106,32 +125,26 @@ pub async fn find_agent(
     Ok(pods.iter().find(|pod| is_running(pod, container) && is_alive(pod)).map(|pod| agent(pod, container)))
 }
 
-/// Waits until the agent's container runs. `Processor` when it is built for another one. `note` gets the pod's words
-/// when they change.
+/// Waits until the agent's container is said to run. `Processor` when it is built for another one. `placed` gets the
+/// pod as soon as it has a node, `note` its words when they change.
 pub(crate) async fn await_agent(
     connection: &Connection,
+    pods: &mut Follow,
     stand_in: &str,
-    session: &str,
     container: &str,
+    placed: &watch::Sender<Option<Placed>>,
     mut note: impl FnMut(String),
-) -> Result<AgentPod, ClusterError> {
-    let pods = Objects::new(connection, Kind::Pod);
-    let selector = format!("{SESSION_LABEL}={session}");
+) -> Result<(), ClusterError> {
     let start = tokio::time::Instant::now();
     let mut said = String::new();
-    let mut told = |words: String, said: &mut String| {
-        if !words.is_empty() && words != *said {
-            note(words.clone());
-            *said = words;
-        }
-    };
     loop {
         let mut pending = None;
-        let answer = until(&pods, &selector, LOOK, |seen| {
+        let answer = pods.until(LOOK, |seen| {
             let (pod, state) = newest(seen, container)?;
             pending = None;
+            place(pod, container, state == State::Running, placed);
             match state {
-                State::Running => Some(Ok(agent(pod, container))),
+                State::Running => Some(Ok(())),
                 State::Starting => None,
                 State::Pending(words) => {
                     pending = Some(words);
@@ -141,14 +154,16 @@ pub(crate) async fn await_agent(
                 State::Ended(words) => Some(Err(ClusterError::Agent { words })),
                 State::Processor(words) => Some(Err(ClusterError::Processor { words })),
             }
-        })
-        .await?;
-        if let Some(answer) = answer {
+        });
+        if let Some(answer) = answer.await? {
             return answer;
         }
         let waited = start.elapsed();
         if let Some(words) = pending {
-            told(words.clone(), &mut said);
+            if !words.is_empty() && words != said {
+                note(words.clone());
+                said.clone_from(&words);
+            }
             if waited > UNSCHEDULABLE_LIMIT {
                 return Err(ClusterError::Schedule { words });
             }
@@ -159,6 +174,18 @@ pub(crate) async fn await_agent(
             return Err(ClusterError::late("the start of the agent", START_LIMIT, said));
         }
     }
+}
+
+fn place(pod: &Value, container: &str, running: bool, placed: &watch::Sender<Option<Placed>>) {
+    if text(pod, "/spec/nodeName").is_empty() {
+        return;
+    }
+    let now = Placed { pod: agent(pod, container), running };
+    placed.send_if_modified(|before| {
+        let changed = before.as_ref() != Some(&now);
+        *before = Some(now);
+        changed
+    });
 }
 
 /// Why the stand-in has no pod: quota, Pod Security, a policy.

@@ -1,7 +1,10 @@
 //! Requests on the objects of one kind in one namespace: JSON in, JSON out, each with a time limit and with its errors
 //! in our words.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use futures::{Stream, StreamExt};
 use kube::{
@@ -264,7 +267,11 @@ impl<'a> Objects<'a> {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<Value, ClusterError> {
         let request = request.map_err(|error| self.unsent(verb, &error))?;
-        match tokio::time::timeout(verb.limit(), self.connection.client.request(request)).await {
+        let since = Instant::now();
+        let answer = tokio::time::timeout(verb.limit(), self.connection.client.request(request)).await;
+        let milliseconds = since.elapsed().as_millis();
+        tracing::debug!(verb = verb.name(), kind = self.kind.plural(), name, milliseconds, "request");
+        match answer {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(error)) => Err(match translate(self.connection, self.kind, verb, name, error) {
                 ClusterError::Forbidden { user, verb, resource, .. } if self.everywhere => {

@@ -1,4 +1,5 @@
-//! Bounded waits for a condition on a set of objects: list, then watch from that version, then list again.
+//! Waits for a condition on a set of objects: list, then watch from that version, then list again. [`until`] is one
+//! such wait; [`Follow`] begins to look before it is known what will be waited for.
 //!
 //! A bare watch can hang on some API servers, and a watch through a gateway can go silent: whatever comes first, an
 //! event, the end of the watch or [`QUIET`], leads to a new look.
@@ -8,14 +9,24 @@ use std::{collections::BTreeMap, pin::pin, time::Duration};
 use futures::TryStreamExt;
 use kube::api::WatchEvent;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 
-use crate::{ClusterError, json::text, resource::Objects};
+use crate::{
+    ClusterError, Connection,
+    json::text,
+    resource::{Kind, Objects},
+};
 
 /// Longest trust in a silent watch.
 const QUIET: Duration = Duration::from_secs(2);
 /// Pause between two lists, so that a watch that ends at once does not become a busy loop.
 const BREATH: Duration = Duration::from_millis(100);
+/// A [`Follow`] ends with its owner; this is longer than any session.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 /// Pause after a failed request; an API server that is away for a moment does not end a wait.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,6 +85,57 @@ pub(crate) async fn until<T>(
             Ok(Err(_)) | Err(_) => sleep(PAUSE.min(left)).await,
         }
         sleep(BREATH.min(deadline.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+/// Objects of one kind, followed in the background until this is dropped.
+pub(crate) struct Follow {
+    seen: watch::Receiver<Option<Seen>>,
+    /// Ends only when the list is refused.
+    task: JoinSet<ClusterError>,
+}
+
+impl Follow {
+    /// Begins to look, in the connection's namespace.
+    pub(crate) fn begin(connection: &Connection, kind: Kind, selector: String) -> Self {
+        let (changes, seen) = watch::channel(None);
+        let connection = connection.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let objects = Objects::new(&connection, kind);
+            loop {
+                let told = until(&objects, &selector, FOR_EVER, |seen| {
+                    changes.send_replace(Some(seen.clone()));
+                    None::<()>
+                });
+                if let Err(error) = told.await {
+                    return error;
+                }
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// As [`until`], from what has been seen so far on.
+    pub(crate) async fn until<T>(
+        &mut self,
+        limit: Duration,
+        mut check: impl FnMut(&Seen) -> Option<T>,
+    ) -> Result<Option<T>, ClusterError> {
+        let waiting = async {
+            loop {
+                if let Some(answer) = self.seen.borrow_and_update().as_ref().and_then(&mut check) {
+                    return Ok(answer);
+                }
+                tokio::select! {
+                    // The task holds the sender until it ends, and then says why.
+                    Ok(()) = self.seen.changed() => {}
+                    Some(Ok(error)) = self.task.join_next() => return Err(error),
+                    else => std::future::pending().await,
+                }
+            }
+        };
+        timeout(limit, waiting).await.map_or(Ok(None), |answer| answer.map(Some))
     }
 }
 

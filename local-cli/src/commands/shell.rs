@@ -27,12 +27,12 @@ pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
     let progress = Progress::new();
     let since = Instant::now();
     progress.begun("plan");
-    let connection = super::connect(global).await?;
-    let plan = shell_plan(&connection, &settings).await?;
+    let planning = async |connection: &_| shell_plan(connection, &settings).await;
+    let (session, plan) = super::planned(global, planning).await?;
     progress.done("plan", &format!("1 pod in {}, nobody's place is taken", plan.namespace), since.elapsed());
     for warning in &plan.warnings {
         progress.warning(&warning.text);
     }
     let start = Start { api: super::api_settings(global), plan, options, verbose: global.verbose };
-    terminal::run(start, &program, &progress).await
+    terminal::run(session, start, &program, &progress, since).await
 }

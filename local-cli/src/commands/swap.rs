@@ -39,18 +39,19 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
     let progress = Progress::new();
     let since = Instant::now();
     progress.begun("plan");
-    let connection = super::connect(global).await?;
-    let plan = plan(&connection, &settings).await?;
-    progress.quiet();
     let Some(program) = program else {
+        let plan = plan(&super::connect(global).await?, &settings).await?;
+        progress.quiet();
         return dry_run(&plan, swap.output);
     };
+    let (session, plan) =
+        super::planned(global, async |connection| plan(connection, &settings).await).await?;
     progress.done("plan", &summary(&plan), since.elapsed());
     for warning in &plan.warnings {
         progress.warning(&warning.text);
     }
     let start = Start { api: super::api_settings(global), plan, options, verbose: global.verbose };
-    terminal::run(start, &program, &progress).await
+    terminal::run(session, start, &program, &progress, since).await
 }
 
 pub(super) fn options(flags: &SessionFlags) -> Result<Options, Failure> {

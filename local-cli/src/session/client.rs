@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use devproxy_cluster::ApiSettings;
 use tokio::{
     io::BufReader,
     net::{UnixStream, unix::OwnedWriteHalf},
@@ -28,6 +29,8 @@ use crate::{
 const QUEUE: usize = 64;
 /// A session process that does not answer within this time is treated as dead.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long the prompt waits for a session process that has nothing to do.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A conversation with a session process.
 #[derive(Debug)]
@@ -94,26 +97,51 @@ impl Client {
     }
 }
 
-/// Starts the session process: this program again, in a session of its own (setsid), its control socket as
-/// standard input. It outlives us and restores when we die.
-pub async fn spawn(start: Start) -> Result<(Child, Client), Failure> {
-    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(|e| process_failure(&e))?;
-    let mut command = std::process::Command::new(Path::new("/proc/self/exe"));
-    command
-        .arg0("devproxy")
-        .arg(process::ARGUMENT)
-        .stdin(Stdio::from(OwnedFd::from(far)))
-        .stdout(Stdio::null());
-    if start.verbose == 0 {
-        command.stderr(Stdio::null());
+/// The session process of this terminal.
+#[derive(Debug)]
+pub struct Session {
+    process: Child,
+    client: Client,
+}
+
+impl Session {
+    /// Starts it: this program again, in a session of its own (setsid), its control socket as standard input. It
+    /// outlives us and restores when we die.
+    pub fn spawn(verbose: u8) -> Result<Self, Failure> {
+        let (near, far) = std::os::unix::net::UnixStream::pair().map_err(|e| process_failure(&e))?;
+        let mut command = std::process::Command::new(Path::new("/proc/self/exe"));
+        command
+            .arg0("devproxy")
+            .arg(process::ARGUMENT)
+            .stdin(Stdio::from(OwnedFd::from(far)))
+            .stdout(Stdio::null());
+        if verbose == 0 {
+            command.stderr(Stdio::null());
+        }
+        // A process group of its own keeps Ctrl-C away until it has called setsid.
+        command.process_group(0);
+        let process = Command::from(command).spawn().map_err(|e| process_failure(&e))?;
+        near.set_nonblocking(true).map_err(|e| process_failure(&e))?;
+        let client = Client::over(UnixStream::from_std(near).map_err(|e| process_failure(&e))?);
+        Ok(Self { process, client })
     }
-    // A process group of its own keeps Ctrl-C away until it has called setsid.
-    command.process_group(0);
-    let child = Command::from(command).spawn().map_err(|e| process_failure(&e))?;
-    near.set_nonblocking(true).map_err(|e| process_failure(&e))?;
-    let mut client = Client::over(UnixStream::from_std(near).map_err(|e| process_failure(&e))?);
-    client.send(&Request::Start(Box::new(start))).await;
-    Ok((child, client))
+
+    /// While it is being planned: the settings have led to a login.
+    pub async fn prepare(&mut self, api: ApiSettings) {
+        self.client.send(&Request::Prepare(Box::new(api))).await;
+    }
+
+    /// Hands the plan over; from now on it is in charge.
+    pub async fn start(mut self, start: Start) -> (Child, Client) {
+        self.client.send(&Request::Start(Box::new(start))).await;
+        (self.process, self.client)
+    }
+
+    /// There is no plan: it leaves without having changed anything.
+    pub async fn dismiss(mut self) {
+        drop(self.client);
+        let _ = tokio::time::timeout(LEAVE_LIMIT, self.process.wait()).await;
+    }
 }
 
 fn process_failure(error: &std::io::Error) -> Failure {

@@ -6,14 +6,14 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use devproxy_capture::Capture;
-use devproxy_cluster::{AgentPod, Connection, find_agent, portforward};
+use devproxy_cluster::{AgentPod, Connection, Placed, find_agent, portforward};
 use devproxy_namespaces::Namespaces;
 use devproxy_tunnel::{
     Carrier, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId,
     control::{self, Facts, FileTree, FromAgent, PodPort, SCHEMA, ToAgent},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    io::{ReadHalf, WriteHalf},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, timeout},
@@ -25,6 +25,10 @@ use crate::{Failure, failure::chain, session::outlet::Outlet};
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// How long one attempt (port-forward, handshake, facts) may take.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// The same while the pod is not said to run: the answer to a question asked too early may never come.
+const EARLY_ATTEMPT: Duration = Duration::from_secs(2);
+/// Longest pause between attempts while the pod is not said to run.
+const EARLY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between attempts, first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// How long the agent has to answer a command.
@@ -55,40 +59,65 @@ pub struct Connected {
     pub tunnel: Tunnel,
     /// What the agent knows.
     pub facts: Facts,
+    /// The first state of the pod's files.
+    pub trees: Vec<FileTree>,
+    /// To the agent and back.
+    pub round_trip: Duration,
+    /// When the carrier was there.
+    pub carried: Instant,
     incoming: Incoming,
     from_agent: ReadHalf<Flow>,
     to_agent: WriteHalf<Flow>,
+    /// Brings changes of the files.
+    files: Flow,
     /// Drives the tunnel; ends with it.
     driver: JoinSet<()>,
 }
 
 impl Connected {
-    /// First connection to a pod that has just started: tried until the agent answers or [`FIRST_ANSWER`] is over.
-    pub async fn first(address: &Address, pod: &str) -> Result<Self, Failure> {
-        let deadline = Instant::now() + FIRST_ANSWER;
+    /// First connection: tried from the moment when the pod has a node, because the agent answers up to a second
+    /// before the kubelet says that it runs; and until [`FIRST_ANSWER`] after that. Never resolves without a pod.
+    pub async fn first(
+        address: &Address,
+        mut placed: watch::Receiver<Option<Placed>>,
+    ) -> Result<(AgentPod, Self), Failure> {
         let mut pause = RETRY.0;
+        let mut deadline = None;
         loop {
-            match Self::dial(address, pod).await {
-                Ok(connected) => return Ok(connected),
-                Err(failure) if is_final(&failure) || Instant::now() + pause > deadline => {
+            let now = placed.wait_for(Option::is_some).await.ok().and_then(|placed| placed.clone());
+            let Some(Placed { pod, running }) = now else { return std::future::pending().await };
+            if running && deadline.is_none() {
+                deadline = Some(Instant::now() + FIRST_ANSWER);
+                pause = RETRY.0;
+            }
+            let (limit, longest) = if running { (ATTEMPT, RETRY.1) } else { (EARLY_ATTEMPT, EARLY_PAUSE) };
+            match Self::dial(address, &pod.name, &pod.roots(), limit).await {
+                Ok(connected) => return Ok((pod, connected)),
+                Err(failure)
+                    if is_final(&failure) || deadline.is_some_and(|end| Instant::now() + pause > end) =>
+                {
                     return Err(failure);
                 }
                 Err(failure) => tracing::debug!(%failure, "the agent does not answer yet"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
+            // News of the pod are worth another question at once.
+            if let Ok(Err(_)) = timeout(pause, placed.changed()).await {
+                return std::future::pending().await;
+            }
+            pause = (pause * 3 / 2).min(longest);
         }
     }
 
     /// One attempt. Cancel-safe: what was made is dropped.
-    pub async fn dial(address: &Address, pod: &str) -> Result<Self, Failure> {
-        timeout(ATTEMPT, Self::attempt(address, pod))
-            .await
-            .unwrap_or_else(|_| Err(tunnel_failure("no answer from the agent within 10 s")))
+    async fn dial(address: &Address, pod: &str, roots: &[String], limit: Duration) -> Result<Self, Failure> {
+        timeout(limit, Self::attempt(address, pod, roots)).await.unwrap_or_else(|_| {
+            Err(tunnel_failure(format!("no answer from the agent within {} s", limit.as_secs())))
+        })
     }
 
-    async fn attempt(address: &Address, pod: &str) -> Result<Self, Failure> {
+    async fn attempt(address: &Address, pod: &str, roots: &[String]) -> Result<Self, Failure> {
         let stream = portforward(&address.connection, pod, address.tunnel_port).await?;
+        let carried = Instant::now();
         let id = TunnelId(random());
         let carrier = Carrier::handshake(stream, Role::Laptop, &address.key, id)
             .await
@@ -100,7 +129,12 @@ impl Connected {
                 tracing::info!(error = chain(&error), "tunnel ended");
             }
         });
-        let control = tunnel.open(Open::Control).await.map_err(tunnel_failure)?;
+        // Side by side: each answer is a round trip.
+        let asked = Instant::now();
+        let files = Open::Files { roots: roots.to_vec() };
+        let (control, mut files) =
+            tokio::try_join!(tunnel.open(Open::Control), tunnel.open(files)).map_err(tunnel_failure)?;
+        let round_trip = asked.elapsed();
         let (mut from_agent, to_agent) = tokio::io::split(control);
         let facts = match control::read(&mut from_agent).await.map_err(|e| tunnel_failure(chain(&e)))? {
             FromAgent::Facts(facts) => *facts,
@@ -110,34 +144,11 @@ impl Connected {
             return Err(tunnel_failure(format!("the agent speaks version {}, not {SCHEMA}", facts.schema))
                 .hint("build the agent image from the same version as this devproxy"));
         }
-        Ok(Self { tunnel, facts, incoming, from_agent, to_agent, driver })
-    }
-
-    /// Time of one byte to the agent and back.
-    pub async fn round_trip(&self) -> Result<Duration, Failure> {
-        let mut probe = self.tunnel.open(Open::Probe).await.map_err(tunnel_failure)?;
-        let since = Instant::now();
-        let there_and_back = async {
-            probe.write_all(&[0]).await?;
-            probe.read_u8().await
-        };
-        there_and_back.await.map_err(tunnel_failure)?;
-        Ok(since.elapsed())
-    }
-
-    /// Opens the file flow for `roots` and reads each root's first state.
-    pub async fn files(&self, roots: &[String]) -> Result<(Vec<FileTree>, Flow), Failure> {
-        let mut flow =
-            self.tunnel.open(Open::Files { roots: roots.to_vec() }).await.map_err(tunnel_failure)?;
         let mut trees = Vec::new();
         while trees.len() < roots.len() {
-            let tree = timeout(COMMAND, control::read::<FileTree>(&mut flow))
-                .await
-                .map_err(|_| tunnel_failure("the agent did not send the pod's files within 10 s"))?
-                .map_err(|e| tunnel_failure(chain(&e)))?;
-            trees.push(tree);
+            trees.push(control::read(&mut files).await.map_err(|e| tunnel_failure(chain(&e)))?);
         }
-        Ok((trees, flow))
+        Ok(Self { tunnel, facts, trees, round_trip, carried, incoming, from_agent, to_agent, files, driver })
     }
 }
 
@@ -231,29 +242,27 @@ pub struct Context {
 pub fn keep(
     context: Context,
     connected: Connected,
-    files: Flow,
 ) -> (AgentHandle, impl Future<Output = ()> + Send + 'static) {
     let (commands, queue) = mpsc::channel(16);
     let (count, reconnects) = watch::channel(0);
-    (AgentHandle { commands, reconnects }, run(context, connected, files, queue, count))
+    (AgentHandle { commands, reconnects }, run(context, connected, queue, count))
 }
 
 async fn run(
     context: Context,
     mut connected: Connected,
-    mut files: Flow,
     mut commands: mpsc::Receiver<Command>,
     reconnects: watch::Sender<u32>,
 ) {
     let mut desired = Desired::default();
     loop {
-        serve(&context, connected, files, &mut commands, &mut desired).await;
+        serve(&context, connected, &mut commands, &mut desired).await;
         let ending = desired.is_ending();
         if !ending {
             context.outlet.notice("the connection to the cluster is lost; connecting again").await;
         }
         let lost = Instant::now();
-        (connected, files) = again(&context, &desired).await;
+        connected = again(&context, &desired).await;
         reconnects.send_modify(|count| *count += 1);
         context.capture.set_tunnel(connected.tunnel.clone());
         let seconds = lost.elapsed().as_secs_f64();
@@ -268,11 +277,10 @@ async fn run(
 async fn serve(
     context: &Context,
     connected: Connected,
-    files: Flow,
     commands: &mut mpsc::Receiver<Command>,
     desired: &mut Desired,
 ) {
-    let Connected { tunnel, mut incoming, from_agent, mut to_agent, driver: _driver, .. } = connected;
+    let Connected { tunnel, mut incoming, from_agent, mut to_agent, files, driver: _driver, .. } = connected;
     // Readers are not cancel-safe, so each has a task; they end with this function.
     let mut readers = JoinSet::new();
     let mut answers = forward(&mut readers, from_agent);
@@ -354,11 +362,11 @@ where
 }
 
 /// Connects again, for as long as it takes; the session's end drops this.
-async fn again(context: &Context, desired: &Desired) -> (Connected, Flow) {
+async fn again(context: &Context, desired: &Desired) -> Connected {
     let mut pause = RETRY.0;
     loop {
         match attempt(context, desired).await {
-            Ok(result) => return result,
+            Ok(connected) => return connected,
             Err(failure) => tracing::info!(%failure, "connecting again"),
         }
         tokio::time::sleep(pause).await;
@@ -366,7 +374,7 @@ async fn again(context: &Context, desired: &Desired) -> (Connected, Flow) {
     }
 }
 
-async fn attempt(context: &Context, desired: &Desired) -> Result<(Connected, Flow), Failure> {
+async fn attempt(context: &Context, desired: &Desired) -> Result<Connected, Failure> {
     let address = &context.address;
     let pod: AgentPod = timeout(
         ATTEMPT,
@@ -375,18 +383,17 @@ async fn attempt(context: &Context, desired: &Desired) -> Result<(Connected, Flo
     .await
     .map_err(|_| tunnel_failure("the API server does not answer"))??
     .ok_or_else(|| tunnel_failure(format!("no pod of `{}` runs", address.stand_in)))?;
-    let mut connected = Connected::dial(address, &pod.name).await?;
-    let (trees, files) = connected.files(&context.roots).await?;
-    for tree in trees {
+    let mut connected = Connected::dial(address, &pod.name, &context.roots, ATTEMPT).await?;
+    for tree in &connected.trees {
         // A new pod has a new token; the old one died with the old pod.
-        if let Err(error) = context.namespaces.refresh(&tree).await {
+        if let Err(error) = context.namespaces.refresh(tree).await {
             tracing::warn!(root = tree.root, error = chain(&error), "file not refreshed");
         }
     }
     // An agent that does not take this over is left for the next attempt: its late answers would be taken for those
     // to other commands.
     repeat(&mut connected, desired).await?;
-    Ok((connected, files))
+    Ok(connected)
 }
 
 async fn repeat(connected: &mut Connected, desired: &Desired) -> Result<(), Failure> {

@@ -23,6 +23,7 @@ use self::shell::Live;
 use crate::{
     Failure, embedded,
     session::{
+        ahead::Ahead,
         handover::program_ready,
         link::{Address, AgentHandle, Connected},
         outlet::Outlet,
@@ -38,10 +39,10 @@ const PROGRESS: usize = 64;
 const TABLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs a session to its end; what happens is told through `shared`.
-pub async fn session(start: Start, shared: &Shared) {
-    let connection = match Connection::open(&start.api).await {
+pub async fn session(start: Start, mut ahead: Ahead, shared: &Shared) {
+    let connection = match ahead.done(&start.api).await {
         Ok(connection) => connection.in_namespace(&start.plan.namespace),
-        Err(error) => return shared.fail(error.into()).await,
+        Err(failure) => return shared.fail(failure).await,
     };
     let (progress, lines) = mpsc::channel(PROGRESS);
     let mut telling = JoinSet::new();
@@ -85,23 +86,10 @@ async fn establish(
     swap: &mut Swap,
     shared: &Shared,
 ) -> Result<Live, Failure> {
-    // A kernel that refuses namespaces shall do so before anything changes in the cluster.
-    shell::preflight().await?;
     let plan = &start.plan;
     let key = random_key()?;
 
     let since = Instant::now();
-    let pod = swap.prepare(&embedded::agents(), key.as_bytes()).await?;
-    let image = match (&plan.original, &plan.agent_image) {
-        (_, Some(image)) => format!("image {image}"),
-        (Some(original), None) => format!("image of {}, nothing pulled", original.name),
-        (None, None) => "borrowed image, nothing pulled".to_owned(),
-    };
-    shared.outlet.done("agent", format!("{} running on {} ({image})", pod.name, pod.node), since).await;
-    shared.update(|status| status.pod = Some(pod.name.clone()));
-
-    let since = Instant::now();
-    shared.outlet.begun("tunnel").await;
     let address = Address {
         connection: connection.clone(),
         namespace: plan.namespace.clone(),
@@ -109,12 +97,20 @@ async fn establish(
         session: plan.session.clone(),
         container: plan.container.clone(),
         tunnel_port: plan.tunnel_port,
-        key,
+        key: key.clone(),
     };
-    let connected = Connected::first(&address, &pod.name).await?;
-    let round_trip = connected.round_trip().await?;
-    let milliseconds = round_trip.as_secs_f64() * 1000.0;
-    shared.outlet.done("tunnel", format!("{milliseconds:.0} ms to the agent and back"), since).await;
+    let first = Connected::first(&address, swap.placed());
+    let (pod, connected) = swap.prepare(&embedded::agents(), key.as_bytes(), first).await??;
+    let image = match (&plan.original, &plan.agent_image) {
+        (_, Some(image)) => format!("image {image}"),
+        (Some(original), None) => format!("image of {}, nothing pulled", original.name),
+        (None, None) => "borrowed image, nothing pulled".to_owned(),
+    };
+    let text = format!("{} running on {} ({image})", pod.name, pod.node);
+    shared.outlet.took("agent", text, connected.carried.into_std() - since).await;
+    shared.update(|status| status.pod = Some(pod.name.clone()));
+    let text = format!("{:.0} ms to the agent and back", connected.round_trip.as_secs_f64() * 1000.0);
+    shared.outlet.took("tunnel", text, connected.carried.elapsed()).await;
 
     let since = Instant::now();
     shared.outlet.begun("shell").await;

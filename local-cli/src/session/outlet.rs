@@ -35,8 +35,13 @@ impl Outlet {
 
     /// A step that began at `since` is done.
     pub async fn done(&self, step: &str, text: impl Into<String>, since: Instant) {
+        self.took(step, text, since.elapsed()).await;
+    }
+
+    /// A step is done that took so long.
+    pub async fn took(&self, step: &str, text: impl Into<String>, time: Duration) {
         let text = text.into();
-        let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.send(|| Event::Done { step: step.to_owned(), text: text.clone(), milliseconds }).await;
     }
 

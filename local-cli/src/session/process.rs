@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     Failure,
     session::{
+        ahead::Ahead,
         live,
         protocol::{self, Event, Request},
         runtime::RuntimeFolder,
@@ -72,8 +73,14 @@ async fn run() -> ExitCode {
     let Ok(terminal) = standard_input() else { return ExitCode::FAILURE };
     let (reader, writer) = terminal.into_split();
     let mut reader = BufReader::new(reader);
-    let Ok(Some(Request::Start(start))) = protocol::receive(&mut reader).await else {
-        return ExitCode::FAILURE;
+    let mut ahead = Ahead::begin();
+    let start = loop {
+        match protocol::receive(&mut reader).await {
+            Ok(Some(Request::Prepare(api))) => ahead.connect(*api),
+            Ok(Some(Request::Start(start))) => break start,
+            // No plan: there is nothing to do.
+            _ => return ExitCode::FAILURE,
+        }
     };
     start_log(start.verbose);
 
@@ -92,7 +99,7 @@ async fn run() -> ExitCode {
     match folder.listen(&id) {
         Ok(listener) => {
             tasks.spawn(serve_clients(shared.clone(), listener));
-            live::session(*start, &shared).await;
+            live::session(*start, ahead, &shared).await;
         }
         Err(failure) => shared.fail(failure).await,
     }
@@ -196,8 +203,8 @@ async fn serve_client(shared: Shared, stream: UnixStream) {
 /// `by` is who asks, should it be for the end.
 async fn answer(shared: &Shared, request: Request, by: Ending, events: &mpsc::Sender<Event>) {
     match request {
-        // Only the first message of the terminal process may start.
-        Request::Start(_) => {}
+        // Only the first messages of the terminal process may start.
+        Request::Prepare(_) | Request::Start(_) => {}
         Request::Running { pid } => shared.update(|status| status.program = Some(pid)),
         Request::End => shared.end(by),
         Request::Status => {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use devproxy_cluster::ApiSettings;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -18,7 +19,9 @@ const MAX_LINE: u64 = 16 << 20;
 /// To the session process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// First message of the terminal process: do it.
+    /// First message of the terminal process: connect, a plan follows.
+    Prepare(Box<ApiSettings>),
+    /// Message of the terminal process: do it.
     Start(Box<Start>),
     /// The program runs.
     Running {

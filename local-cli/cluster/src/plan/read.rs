@@ -1,9 +1,9 @@
-//! Everything that a plan looks at, in two rounds of parallel reads.
+//! Everything that a plan looks at, in two rounds of parallel reads: each round is waited for by a person.
 
 use futures::join;
 use serde_json::Value;
 
-use super::{Architecture, rights};
+use super::{Architecture, rights::Rights};
 use crate::{
     ClusterError, Connection,
     json::{list, name, selector_query, text},
@@ -71,51 +71,38 @@ pub(super) async fn all(connection: &Connection, deployment: &str) -> Result<Fou
         of(Kind::LimitRange),
         of(Kind::PersistentVolumeClaim),
     );
-    // The Deployment first: with an API that is away or a wrong name, its error is the one to tell, and once.
-    let Some(object) = deployments.find(deployment).await? else {
-        return Err(not_found(connection, deployment).await);
-    };
-    let selector = selector_query(object.pointer("/spec/selector"));
-    let selector = format!("{selector},!{SESSION_LABEL}");
-    let pods = of(Kind::Pod);
-    let service_accounts = of(Kind::ServiceAccount);
-    let account = match text(&object, "/spec/template/spec/serviceAccountName") {
-        "" => "default",
-        account => account,
-    };
-    let (
-        held_by,
-        missing,
-        services,
-        autoscalers,
-        budgets,
-        quotas,
-        limit_ranges,
-        claims,
-        pods,
-        account,
-        platform,
-    ) = join!(
+    let (object, held_by, rights, services, autoscalers, budgets, quotas, limit_ranges, claims, platform) = join!(
+        deployments.find(deployment),
         leases.find(&lease),
-        rights::missing(connection),
+        Rights::of(connection),
         services.list_if_allowed(),
         autoscalers.list_if_allowed(),
         budgets.list_if_allowed(),
         quotas.list_if_allowed(),
         limit_ranges.list_if_allowed(),
         claims.list_if_allowed(),
-        pods.list(&selector),
-        service_accounts.get(account),
         connection.client.apiserver_version(),
     );
+    // The Deployment first: with an API that is away or a wrong name, its error is the one to tell.
+    let Some(object) = object? else {
+        return Err(not_found(connection, deployment).await);
+    };
     match held_by {
         Ok(Some(lease)) => return Err(held(&lease, &format!("{}/{deployment}", connection.namespace))),
         Err(error) if !error.is_forbidden() => return Err(error),
         Ok(None) | Err(_) => {}
     }
-    if let Some(missing) = missing? {
+    let rights = rights?;
+    if let Some(missing) = rights.missing(connection) {
         return Err(missing);
     }
+    let selector = format!("{},!{SESSION_LABEL}", selector_query(object.pointer("/spec/selector")));
+    let account = match text(&object, "/spec/template/spec/serviceAccountName") {
+        "" => "default",
+        account => account,
+    };
+    let (pods, service_accounts) = (of(Kind::Pod), of(Kind::ServiceAccount));
+    let (pods, account) = join!(pods.list(&selector), service_accounts.get(account));
     let pods = match pods {
         Ok((pods, _)) => pods,
         Err(error) if error.is_forbidden() => Vec::new(),
@@ -123,12 +110,12 @@ pub(super) async fn all(connection: &Connection, deployment: &str) -> Result<Fou
     };
     let node = pods.iter().map(|pod| text(pod, "/spec/nodeName")).find(|node| !node.is_empty());
     let node_architecture = match node {
-        Some(node) => of(Kind::Node)
+        Some(node) if rights.nodes => of(Kind::Node)
             .get(node)
             .await
             .ok()
             .map(|node| text(&node, "/metadata/labels/kubernetes.io~1arch").to_owned()),
-        None => None,
+        _ => None,
     };
     Ok(Found {
         deployment: object,

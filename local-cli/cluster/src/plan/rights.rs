@@ -24,49 +24,66 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("", "pods/portforward", "create"),
 ];
 
-/// The first right that is missing. Some authorizers cannot list what is allowed; then nothing is said here, and the
-/// step that needs the right tells.
-pub(super) async fn missing(connection: &Connection) -> Result<Option<ClusterError>, ClusterError> {
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectRulesReview",
-        "spec": {"namespace": connection.namespace},
-    });
-    let answer = match Objects::everywhere(connection, Kind::SelfSubjectRulesReview).create(&review).await {
-        Ok(answer) => answer,
-        Err(error)
-            if error.is_transient()
-                || matches!(error, ClusterError::Login { .. } | ClusterError::Tls { .. }) =>
-        {
-            return Err(error);
-        }
-        Err(_) => return Ok(None),
-    };
-    Ok(first_missing(&answer).map(|(resource, verb)| ClusterError::Forbidden {
-        user: connection.user.clone(),
-        verb: verb.to_owned(),
-        resource: resource.to_owned(),
-        namespace: connection.namespace.clone(),
-    }))
+/// What the API server says about our rights.
+#[derive(Debug, Default)]
+pub(super) struct Rights {
+    /// The first one that a session would miss: resource and verb.
+    missing: Option<(&'static str, &'static str)>,
+    /// Whether nodes may be read, by which a guess gets better.
+    pub(super) nodes: bool,
 }
 
-fn first_missing(review: &Value) -> Option<(&'static str, &'static str)> {
-    let rules = list(review, "/status/resourceRules");
-    if rules.is_empty() || review.pointer("/status/incomplete") == Some(&Value::Bool(true)) {
-        return None;
+impl Rights {
+    /// Some authorizers cannot list what is allowed; then nothing is missing here, and the step that needs the right
+    /// tells.
+    pub(super) async fn of(connection: &Connection) -> Result<Self, ClusterError> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectRulesReview",
+            "spec": {"namespace": connection.namespace},
+        });
+        match Objects::everywhere(connection, Kind::SelfSubjectRulesReview).create(&review).await {
+            Ok(answer) => Ok(Self::told(&answer)),
+            Err(error)
+                if error.is_transient()
+                    || matches!(error, ClusterError::Login { .. } | ClusterError::Tls { .. }) =>
+            {
+                Err(error)
+            }
+            Err(_) => Ok(Self { missing: None, nodes: true }),
+        }
     }
-    let has = |list: &[Value], wanted: &str| list.iter().any(|entry| entry == wanted || entry == "*");
-    NEEDED
-        .iter()
-        .find(|(group, resource, verb)| {
-            !rules.iter().any(|rule| {
+
+    /// The error about what is missing.
+    pub(super) fn missing(&self, connection: &Connection) -> Option<ClusterError> {
+        self.missing.map(|(resource, verb)| ClusterError::Forbidden {
+            user: connection.user.clone(),
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            namespace: connection.namespace.clone(),
+        })
+    }
+
+    fn told(review: &Value) -> Self {
+        let rules = list(review, "/status/resourceRules");
+        if rules.is_empty() || review.pointer("/status/incomplete") == Some(&Value::Bool(true)) {
+            return Self { missing: None, nodes: true };
+        }
+        let has = |list: &[Value], wanted: &str| list.iter().any(|entry| entry == wanted || entry == "*");
+        let may = |(group, resource, verb): &(&str, &str, &str)| {
+            rules.iter().any(|rule| {
                 list(rule, "/resourceNames").is_empty()
                     && has(list(rule, "/apiGroups"), group)
                     && has(list(rule, "/resources"), resource)
                     && has(list(rule, "/verbs"), verb)
             })
-        })
-        .map(|(_, resource, verb)| (*resource, *verb))
+        };
+        let missing = NEEDED.iter().find(|right| !may(right));
+        Self {
+            missing: missing.map(|(_, resource, verb)| (*resource, *verb)),
+            nodes: may(&("", "nodes", "get")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +92,10 @@ mod tests {
 
     fn review(rules: &Value, incomplete: bool) -> Value {
         json!({"status": {"incomplete": incomplete, "resourceRules": rules}})
+    }
+
+    fn first_missing(review: &Value) -> Option<(&'static str, &'static str)> {
+        Rights::told(review).missing
     }
 
     #[test]
@@ -94,5 +115,15 @@ mod tests {
             {"verbs": ["delete"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["x"]},
         ]);
         assert_eq!(first_missing(&review(&rules, false)), Some(("leases", "delete")));
+    }
+
+    #[test]
+    fn nodes_are_asked_for_only_where_they_may_be_read() {
+        let nodes = |resources: Value, incomplete| {
+            let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": resources}]);
+            Rights::told(&review(&rules, incomplete)).nodes
+        };
+        assert!(nodes(json!(["nodes"]), false) && !nodes(json!(["pods"]), false));
+        assert!(nodes(json!(["pods"]), true), "an authorizer that does not tell all");
     }
 }

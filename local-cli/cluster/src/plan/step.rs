@@ -13,7 +13,7 @@ pub enum Step {
         /// Its name.
         lease: String,
     },
-    /// Create the stand-in with no pod yet; the others are owned by it.
+    /// Create the stand-in with no pod yet.
     CreateStandIn {
         /// Its name.
         stand_in: String,
@@ -79,6 +79,12 @@ impl Step {
         })
     }
 
+    /// Whether it only creates something of ours, beside others of the kind: what they need of each other is their
+    /// names, and these are known.
+    pub fn is_creation(&self) -> bool {
+        matches!(self, Self::CreateStandIn { .. } | Self::CreateConfigMap { .. } | Self::CreateSecret { .. })
+    }
+
     /// Whether it belongs to the handover, after the shell is up.
     pub fn is_handover(&self) -> bool {
         matches!(
@@ -122,7 +128,7 @@ pub(super) struct Names<'a> {
     pub(super) first: bool,
 }
 
-/// The order of design §3: the stand-in before what it owns, the original last, unless it has to make room.
+/// The lock first, the original last, unless it has to make room.
 pub(super) fn of_swap(names: &Names<'_>) -> Vec<Step> {
     let scale = || Step::ScaleOriginal { original: names.original.to_owned(), replicas: names.replicas };
     let gone = || Step::AwaitOriginalGone { original: names.original.to_owned() };

@@ -1,6 +1,6 @@
 //! The shell over a connected agent: namespaces, files, capture, and the tasks that keep them.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use devproxy_capture::{Capture, CaptureSettings, LocalRoutes, PortMapping, PortRules};
 use devproxy_cluster::{AgentPod, Plan};
@@ -16,6 +16,7 @@ use crate::{
     Failure,
     failure::chain,
     session::{
+        ahead::helper,
         link::{self, Address, AgentHandle, Connected},
         process::{Options, Start},
         shared::Shared,
@@ -42,36 +43,22 @@ pub(super) struct Live {
     _tasks: JoinSet<()>,
 }
 
-/// Makes and drops namespaces: the kernel's refusal comes before anything changes in the cluster.
-pub(super) async fn preflight() -> Result<(), Failure> {
-    let spec =
-        Spec { hostname: "devproxy".to_owned(), addresses: vec![IpAddr::from([192, 0, 2, 1])], mtu: 1500 };
-    Namespaces::create(helper(), &spec).await?;
-    Ok(())
-}
-
-/// This program; it becomes the namespace helper by its first argument.
-fn helper() -> &'static Path {
-    Path::new("/proc/self/exe")
-}
-
 /// Opens the shell.
 pub(super) async fn open(
     start: &Start,
     address: Address,
-    connected: Connected,
+    mut connected: Connected,
     pod: &AgentPod,
     shared: &Shared,
 ) -> Result<Live, Failure> {
     let facts = connected.facts.clone();
-    let roots: Vec<String> = pod.file_roots.iter().map(|root| root.path.clone()).collect();
     let spec = Spec { hostname: facts.hostname.clone(), addresses: facts.addresses.clone(), mtu: facts.mtu };
-    let ((trees, flow), (namespaces, sockets)) =
-        tokio::try_join!(connected.files(&roots), async { Ok(Namespaces::create(helper(), &spec).await?) })?;
+    let (namespaces, sockets) = Namespaces::create(helper(), &spec).await?;
     let inside = Entrance::of(namespaces.pid())
         .map_err(|e| Failure::new("DP-NAMESPACES", format!("the shell's namespaces are gone: {e}")))?;
     let namespaces = Arc::new(namespaces);
     let is_file = |kind: &FileKind| matches!(kind, FileKind::File(_));
+    let trees = std::mem::take(&mut connected.trees);
     let files = trees.iter().flat_map(|tree| &tree.entries).filter(|entry| is_file(&entry.kind)).count();
     let content = Files {
         resolv_conf: facts.resolv_conf.clone(),
@@ -108,10 +95,10 @@ pub(super) async fn open(
         address,
         capture: capture.clone(),
         namespaces: Arc::clone(&namespaces),
-        roots,
+        roots: pod.roots(),
         outlet: shared.outlet.clone(),
     };
-    let (agent, keeping) = link::keep(context, connected, flow);
+    let (agent, keeping) = link::keep(context, connected);
     tasks.spawn(keeping);
     tasks.spawn(port_table(capture.clone(), agent.clone(), shared.clone()));
     tasks.spawn(notices(capture.clone(), shared.clone()));
