@@ -85,7 +85,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     terminate.send_replace(true);
     log::line(format_args!("draining"));
     tokio::select! {
-        () = drained(&parts.active) => {}
+        () = drained(&parts) => {}
         // A second signal means now.
         () = signals.end() => {}
     }
@@ -97,6 +97,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
 pub(crate) struct Parts {
     /// The number of connections accepted in the pod that have not ended.
     pub(crate) active: watch::Receiver<usize>,
+    /// Whether the pod has ever been ready.
+    known: watch::Receiver<bool>,
     routes: Arc<Routes>,
     _tasks: JoinSet<()>,
 }
@@ -110,19 +112,20 @@ impl Parts {
         let routes = Arc::new(Routes::new(Route::default()));
         let (ports, accepted) = Ports::new(routes.clone());
         let (active, count) = watch::channel(0);
+        let (opened, known) = watch::channel(false);
         let (proved, carriers) = mpsc::channel(4);
         let pod = Pod {
             tunnel_port: settings.tunnel_port,
             routes: routes.clone(),
             ports: Mutex::new(ports),
-            readiness: Mutex::new(Readiness::new(settings.ready_port)),
+            readiness: Mutex::new(Readiness::new(settings.ready_port, opened)),
             terminating,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(carrier::accept(tunnel_listeners, settings.key, proved));
         tasks.spawn(session::serve(Arc::new(pod), carriers));
         tasks.spawn(ports::serve(accepted, routes.clone(), active));
-        Self { active: count, routes, _tasks: tasks }
+        Self { active: count, known, routes, _tasks: tasks }
     }
 
     /// Ends the tunnel in words: the laptop need not find out whether it is the network or the agent that has gone.
@@ -145,10 +148,13 @@ async fn tunnel_listeners(port: u16) -> io::Result<Vec<TcpListener>> {
     }
 }
 
-async fn drained(active: &watch::Receiver<usize>) {
+async fn drained(parts: &Parts) {
     let start = Instant::now();
-    sleep_until(start + LINGER).await;
-    while *active.borrow() > 0 && start.elapsed() < DRAIN {
+    // To a pod that was never ready no Service led.
+    if *parts.known.borrow() {
+        sleep_until(start + LINGER).await;
+    }
+    while *parts.active.borrow() > 0 && start.elapsed() < DRAIN {
         tokio::time::sleep(LOOK).await;
     }
 }

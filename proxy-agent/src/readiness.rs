@@ -1,7 +1,7 @@
 //! The readiness latch: the kubelet's `tcpSocket` probe succeeds while the port is open.
 
 use devproxy_tunnel::control::Scope;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{listener, log};
 
@@ -9,11 +9,13 @@ use crate::{listener, log};
 pub(crate) struct Readiness {
     port: u16,
     acceptors: JoinSet<()>,
+    /// It was open once: clients may have learned of this pod.
+    known: watch::Sender<bool>,
 }
 
 impl Readiness {
-    pub(crate) fn new(port: u16) -> Self {
-        Self { port, acceptors: JoinSet::new() }
+    pub(crate) fn new(port: u16, known: watch::Sender<bool>) -> Self {
+        Self { port, acceptors: JoinSet::new(), known }
     }
 
     /// Opens or closes the port; returns whether it is open now. Not cancel-safe: may leave it closed.
@@ -23,6 +25,7 @@ impl Readiness {
         } else if self.acceptors.is_empty() {
             match listener::tcp(Scope::Pod, self.port) {
                 Ok(listeners) => {
+                    self.known.send_replace(true);
                     for listener in listeners {
                         self.acceptors.spawn(async move {
                             loop {

@@ -6,7 +6,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use devproxy_tunnel::{
@@ -39,6 +39,9 @@ struct Laptop {
     _tunnel: Tunnel,
     _driver: JoinSet<std::io::Result<()>>,
 }
+
+/// As the agent has it.
+const LINGER: Duration = Duration::from_secs(5);
 
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -124,6 +127,11 @@ impl Laptop {
         port
     }
 
+    async fn make_ready(&mut self) {
+        soon(control::write(&mut self.control, &ToAgent::Ready(true))).await.unwrap();
+        assert_eq!(self.told().await, FromAgent::Ready(true));
+    }
+
     async fn told(&mut self) -> FromAgent {
         soon(control::read(&mut self.control)).await.unwrap()
     }
@@ -134,6 +142,7 @@ async fn a_terminated_agent_serves_new_and_open_connections_and_exits_with_0() {
     let mut agent = Agent::start("true").await;
     let mut laptop = agent.laptop().await;
     let port = laptop.listen().await;
+    laptop.make_ready().await;
     let mut open = TcpStream::connect(local(port)).await.unwrap();
     let mut open_flow = soon(laptop.incoming.next()).await.unwrap().accept();
     agent.signal(Signal::SIGTERM);
@@ -152,6 +161,22 @@ async fn a_terminated_agent_serves_new_and_open_connections_and_exits_with_0() {
     assert_eq!(agent.exit().await.code(), Some(0));
     // Told in words, so the laptop need not wait for a time-out.
     assert!(soon(laptop.incoming.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_pod_that_was_never_ready_need_not_wait_for_late_clients() {
+    for (ready, lingers) in [(false, false), (true, true)] {
+        let mut agent = Agent::start("true").await;
+        let mut laptop = agent.laptop().await;
+        if ready {
+            laptop.make_ready().await;
+        }
+        let since = Instant::now();
+        agent.signal(Signal::SIGTERM);
+        drop(laptop);
+        assert_eq!(agent.exit().await.code(), Some(0));
+        assert_eq!(since.elapsed() >= LINGER, lingers, "ready: {ready}, ended after {:?}", since.elapsed());
+    }
 }
 
 #[tokio::test]
