@@ -99,8 +99,8 @@ async fn establish(
         tunnel_port: plan.tunnel_port,
         key: key.clone(),
     };
-    let first = Connected::first(&address, swap.placed());
-    let (pod, connected) = swap.prepare(&embedded::agents(), key.as_bytes(), first).await??;
+    let first = Box::pin(Connected::first(&address, swap.placed()));
+    let (pod, connected) = Box::pin(swap.prepare(&embedded::agents(), key.as_bytes(), first)).await??;
     let image = match (&plan.original, &plan.agent_image) {
         (_, Some(image)) => format!("image {image}"),
         (Some(original), None) => format!("image of {}, nothing pulled", original.name),
