@@ -99,7 +99,7 @@ async fn run() -> ExitCode {
     match folder.listen(&id) {
         Ok(listener) => {
             tasks.spawn(serve_clients(shared.clone(), listener));
-            live::session(*start, ahead, &shared).await;
+            Box::pin(live::session(*start, ahead, &shared)).await;
         }
         Err(failure) => shared.fail(failure).await,
     }
