@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Then install each in clean Debian roots, and swap a service there as an ordinary user
     #[arg(long = "try", conflicts_with_all = ["check", "only"])]
     trial: bool,
+    /// Try what the last build left in target/dist
+    #[arg(long, requires = "trial")]
+    no_build: bool,
 }
 
 /// As Debian names them.
@@ -73,6 +76,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let project = Project::here()?;
     if arguments.check {
         return check::run(&project);
+    }
+    if arguments.no_build {
+        return trial::run(&project);
     }
     let start = Instant::now();
     set_up::toolchain()?;

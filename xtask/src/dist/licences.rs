@@ -66,13 +66,19 @@ impl Library {
         })
     }
 
+    /// Also those of what a library carries along: C sources come with licences of their own.
     fn texts(&self) -> Result<Vec<String>> {
         let mut texts = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().to_uppercase();
-            if FILES.iter().any(|file| name.starts_with(file)) && entry.file_type()?.is_file() {
-                texts.push(String::from_utf8_lossy(&fs::read(entry.path())?).replace("\r\n", "\n"));
+        let mut open = vec![self.folder.clone()];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().to_uppercase();
+                if entry.file_type()?.is_dir() {
+                    open.push(entry.path());
+                } else if FILES.iter().any(|file| name.starts_with(file)) {
+                    texts.push(String::from_utf8_lossy(&fs::read(entry.path())?).replace("\r\n", "\n"));
+                }
             }
         }
         Ok(texts)
