@@ -1,10 +1,11 @@
-//! What a developer of devproxy runs: `cargo xtask cluster|test|demo|bench|dist|ci`.
+//! What a developer of devproxy runs: `cargo xtask cluster|test|gate|demo|bench|dist|ci`.
 
 mod bench;
 mod ci;
 mod cluster;
 mod demo;
 mod dist;
+mod gate;
 mod set_up;
 mod steps;
 mod test;
@@ -29,6 +30,8 @@ enum Job {
     Demo(demo::Arguments),
     /// Measure speed and size on a real cluster, beside what others reach there
     Bench(bench::Arguments),
+    /// Count what the data path costs and hold it against the recorded figures
+    Gate(gate::Arguments),
     /// Pass all tests: format, lints, unit tests, tests on a real cluster
     Test(test::Arguments),
     /// Make what users install: static tarballs and Debian packages for amd64 and arm64, in target/dist
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Job::Cluster(arguments) => cluster::run(&arguments),
         Job::Demo(arguments) => demo::run(arguments),
         Job::Bench(arguments) => bench::run(&arguments),
+        Job::Gate(arguments) => gate::run(&arguments),
         Job::Test(arguments) => test::run(&arguments),
         Job::Dist(arguments) => dist::run(&arguments),
         Job::Ci => ci::run(),

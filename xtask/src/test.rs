@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use devproxy_tests::node::{Node, Place};
 
-use crate::set_up;
+use crate::{gate, set_up};
 
 /// What to test.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Only tests whose name holds this text; leaves out format and lints
+    /// Only tests whose name holds this text; leaves out format, lints and the gate
     filter: Option<String>,
     /// Leave the cluster running at the end
     #[arg(long)]
@@ -33,6 +33,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     // The tests on the cluster run the `devproxy` that lies beside them.
     cargo(&["build", "--package", "devproxy"])?;
+    if arguments.filter.is_none() {
+        println!("$ cargo xtask gate");
+        gate::run(&gate::Arguments::hold())?;
+    }
     let was_running = Node::status(Place::First)?.is_some_and(|status| status.ready);
     let filter = arguments.filter.as_deref();
     let all = [&["test", "--workspace", "--no-fail-fast"][..], filter.as_slice()].concat();

@@ -7,12 +7,14 @@
 //! - `dial`, [`local`]: through the tunnel, or out through the laptop where the user says so
 //! - `inbound`: connections of the cluster's clients, held while nothing listens
 //! - [`listeners`], [`ports`], `publish`: what the program listens on, and which ports open where because of it
+//! - [`gate`]: for `cargo xtask gate`
 //! - `netlink`, `queue`, `packet`, `raw`, `pool`, `splice`, `scratch`: NFQUEUE, packets, sockets, copying
 
 pub mod capture;
 pub mod counters;
 mod dial;
 mod dns;
+pub mod gate;
 mod inbound;
 pub mod listeners;
 pub mod local;

@@ -55,6 +55,9 @@ const ARM64_COMPILER: &str = "aarch64-linux-musl-gcc";
 const TRIAL: &[(&str, &str)] =
     &[("debootstrap", "debootstrap"), ("qemu-aarch64-static", "qemu-user-static"), ("setpriv", "util-linux")];
 
+/// What counts instructions.
+const GATE: &[(&str, &str)] = &[("valgrind", "valgrind"), ("ip", "iproute2"), ("chrt", "util-linux")];
+
 /// Makes sure that the node's packages are there.
 pub fn require_node() -> Result<()> {
     require(NODE)
@@ -83,6 +86,11 @@ pub fn require_dist() -> Result<()> {
 /// Makes sure that what was built can be tried on clean systems.
 pub fn require_trial() -> Result<()> {
     require(TRIAL)
+}
+
+/// Makes sure that the packages of `cargo xtask gate` are there.
+pub fn require_gate() -> Result<()> {
+    require(GATE)
 }
 
 fn require(wanted: &[(&str, &str)]) -> Result<()> {
