@@ -95,6 +95,9 @@ pub struct Swap {
     /// When the original is scaled to 0 [default: listen, or now without ports]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub handover: Option<Handover>,
+    /// Take the original's pods out of their Services before they end: for programs that die at once on SIGTERM
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub drain: Option<Drain>,
     /// What makes the program ready for the handover: `listen` or `http:/PATH`
     #[arg(long, value_name = "HOW", default_value = "listen")]
     pub ready: String,
@@ -267,6 +270,13 @@ pub enum Handover {
     Listen,
     /// At once, before the program starts
     Now,
+}
+
+/// `--drain`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Drain {
+    /// Take the labels off that lead clients to them, then end them
+    Labels,
 }
 
 /// `--env`

@@ -113,6 +113,13 @@ impl Laptop {
         self.write_kubeconfig(&self.kubeconfig(namespace.name(), &json!({"token": token})))
     }
 
+    /// Logs the user in with the rights of a Role `devproxy` alone, given as YAML (`deploy/rbac.yaml`).
+    pub async fn login_with(&self, namespace: &Namespace, role: &str) -> Result<()> {
+        namespace.apply_text(role).await?;
+        let token = namespace.account_token("developer", "Role", "devproxy").await?;
+        self.write_kubeconfig(&self.kubeconfig(namespace.name(), &json!({"token": token})))
+    }
+
     /// A kubeconfig for this laptop's wire with `user` as the `user` entry (token, exec plugin, certificate).
     pub fn kubeconfig(&self, namespace: &str, user: &Value) -> Value {
         json!({

@@ -205,22 +205,25 @@ impl Namespace {
         Ok(())
     }
 
-    /// A token of the developer with `role`, who is made when first asked for: a ServiceAccount with the ClusterRole
-    /// bound in this namespace only.
+    /// A token of the developer with the ClusterRole `role` in this namespace only.
     pub(crate) async fn developer_token(&self, role: &str) -> Result<String> {
-        let account = format!("developer-{role}");
+        self.account_token(&format!("developer-{role}"), "ClusterRole", role).await
+    }
+
+    /// A token of a ServiceAccount, made when first asked for, to which `role` of this kind is bound here.
+    pub(crate) async fn account_token(&self, account: &str, kind: &str, role: &str) -> Result<String> {
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": self.name}},
             {
                 "apiVersion": "rbac.authorization.k8s.io/v1",
                 "kind": "RoleBinding",
                 "metadata": {"name": account, "namespace": self.name},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
                 "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": self.name}],
             },
         ]}))
         .await?;
-        let token = self.kubectl(["create", "token", &account, "--duration=12h"]).await?;
+        let token = self.kubectl(["create", "token", account, "--duration=12h"]).await?;
         Ok(token.trim().to_owned())
     }
 

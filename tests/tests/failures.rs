@@ -252,3 +252,28 @@ async fn a_pod_that_finds_no_node_is_told_in_the_schedulers_words_and_the_lease_
     ensure!(exit.code() == 125 && told, "{exit:?}");
     place.require_untouched().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_whose_original_cannot_be_scaled_get_their_labels_back() -> Result<()> {
+    let bed = Bed::get().await?;
+    let place = Place::open(&bed, "labels", App::shop("cart").drain(0).replicas(2)).await?;
+    let pods = async || {
+        let names = place.shop.kubectl(["get", "pods", "--selector=app=cart", "-o", "name"]).await?;
+        let mut names: Vec<String> = names.lines().map(str::to_owned).collect();
+        names.sort();
+        anyhow::Ok(names)
+    };
+    let before = pods().await?;
+    let _denial = Denial::of(&place.shop, &expression("original to 0")).await?;
+    let exit = place
+        .laptop
+        .devproxy(["swap", "cart", "--drain=labels", "--", "shopd"])?
+        .output(SWAP + RESTORE)
+        .await?;
+    ensure!(exit.code() == 125 && exit.stderr.contains("deployments `cart` was refused: "), "{exit:?}");
+    place
+        .shop
+        .until("the end of their replacements", RESTORE, async || pods().await.is_ok_and(|now| now == before))
+        .await?;
+    place.require_untouched().await
+}

@@ -14,9 +14,9 @@
 use std::{io::Write as _, time::Instant};
 
 use devproxy_cluster::{
-    AgentFiles, Agents, ApiSettings, ClusterError, Connection, HandoverMode, Plan, Progress, ReadyMode,
-    ShellSettings, SpliceHook, Splicing, Swap, SwapSettings, find_session, plan, plan::Holder, portforward,
-    restore, sessions, shell_plan,
+    AgentFiles, Agents, ApiSettings, ClusterError, Connection, Drain, HandoverMode, Plan, Progress,
+    ReadyMode, ShellSettings, SpliceHook, Splicing, Swap, SwapSettings, find_session, plan, plan::Holder,
+    portforward, restore, sessions, shell_plan,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -151,6 +151,7 @@ fn settings(target: &str) -> SwapSettings {
         target: target.to_owned(),
         container: None,
         handover: HandoverMode::Auto,
+        drain: Drain::Signal,
         ready: ReadyMode::Listen,
         skip_init: false,
         ports: Vec::new(),

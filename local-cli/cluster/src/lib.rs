@@ -7,6 +7,7 @@
 //! - [`stand_in`], [`shell`]: the objects that carry the agent
 //! - [`swap`]: runs the plan's steps, hands the traffic over, undoes
 //! - [`record`], [`lease`]: the lock, the heartbeat and the memory of a session
+//! - [`event`]: what teammates read on the original
 //! - [`presence`]: whether the stand-in is still there
 //! - [`restore`](mod@restore): puts everything back, from the record alone
 //! - [`candidates`]: names to choose from, for completions
@@ -31,6 +32,7 @@ pub mod status;
 pub mod swap;
 pub mod target;
 
+mod event;
 mod json;
 mod ownership;
 mod quantity;
@@ -42,7 +44,7 @@ pub use api::{ApiSettings, Connection};
 pub use carrier::{Carrier, portforward};
 pub use error::ClusterError;
 pub use plan::{
-    Architecture, DeclaredPort, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
+    Architecture, DeclaredPort, Drain, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
 };
 pub use pod::{AgentPod, Placed, find_agent};

@@ -13,6 +13,10 @@ pub const RECORD_ANNOTATION: &str = "devproxy.dev/record";
 pub const REPLICAS_ANNOTATION: &str = "devproxy.dev/original-replicas";
 /// Annotation of the stand-in: the original's name.
 pub const ORIGINAL_ANNOTATION: &str = "devproxy.dev/original";
+/// Label of an original's pod that is out of its Services and goes on serving for a moment: the session's id.
+pub const DRAINING_LABEL: &str = "devproxy.dev/draining";
+/// Annotation of such a pod: the labels that were taken off, as JSON.
+pub const DRAINED_LABELS_ANNOTATION: &str = "devproxy.dev/drained-labels";
 /// The well-known label that says who made an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Our name in `managedFields` and in [`MANAGED_BY_LABEL`].

@@ -2,6 +2,7 @@
 //!
 //! A plan is data: `--dry-run` prints it, the session process gets it as JSON, [`Swap`](crate::Swap) runs it.
 
+mod drain;
 mod files;
 mod findings;
 mod ports;
@@ -51,6 +52,17 @@ pub enum Handover {
     AtOnce,
     /// The original leaves before the stand-in's pod is started: both cannot be there at once.
     OriginalFirst,
+}
+
+/// How the original's pods are left by their clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drain {
+    /// They get SIGTERM and serve on until nobody comes any more.
+    #[default]
+    Signal,
+    /// Their Services are led away from them first: they die at once on SIGTERM.
+    Labels,
 }
 
 /// What counts as the local program being ready, before the handover. Never looked at afterwards.
@@ -128,6 +140,8 @@ pub struct SwapSettings {
     pub container: Option<String>,
     /// When the traffic goes over.
     pub handover: HandoverMode,
+    /// How the original's pods are left by their clients.
+    pub drain: Drain,
     /// What counts as ready.
     pub ready: ReadyMode,
     /// Leave out init containers that run to an end.
@@ -255,7 +269,7 @@ pub async fn plan(connection: &Connection, settings: &SwapSettings) -> Result<Pl
     let target = Target::parse(&settings.target)?;
     let namespace = target.namespace.as_deref().unwrap_or(&connection.namespace);
     let connection = connection.in_namespace(namespace);
-    let found = Box::pin(read::all(&connection, &target.name)).await?;
+    let found = Box::pin(read::all(&connection, &target.name, settings.drain)).await?;
     let session = new_session()?;
     assemble(namespace, session, settings, &found)
 }
@@ -307,6 +321,14 @@ fn assemble(
     };
     let stand_in = stand_in::of_deployment(&agent, deployment);
     let lease = name::lease(&name);
+    let mut warnings = findings::warnings(found, &template, &container, &stand_in, &original);
+    let mut labels = Vec::new();
+    if settings.drain == Drain::Labels {
+        match drain::labels(found, &template, &services, handover, replicas) {
+            Ok(found) => labels = found,
+            Err(warning) => warnings.push(warning),
+        }
+    }
     let steps = step::of_swap(&step::Names {
         lease: &lease,
         stand_in: &stand_in_name,
@@ -316,6 +338,7 @@ fn assemble(
         replicas,
         services: &services,
         first: handover == Handover::OriginalFirst,
+        labels: &labels,
     });
     Ok(Plan {
         file_roots: files::roots(&template, &container, found.automount),
@@ -323,7 +346,7 @@ fn assemble(
         init_containers: stand_in::init_containers(&stand_in),
         host_network: template.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)),
         architecture: found.architecture(&template),
-        warnings: findings::warnings(found, &template, &container, &stand_in, &original),
+        warnings,
         namespace: namespace.to_owned(),
         resource_version: text(deployment, "/metadata/resourceVersion").to_owned(),
         original: Some(original),

@@ -3,6 +3,8 @@
 //! Idempotent: each part looks at what there is. The original's owner wins: its replicas are set only while they are
 //! still what we set. The Lease goes last, so that whatever stops a restore, the next one finds the record.
 
+mod drained;
+
 use std::{future::Future, net::IpAddr, pin::Pin, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    ClusterError, Connection,
+    ClusterError, Connection, event,
     json::{list, name as name_of, number, text},
     lease,
     name::{self, ORIGINAL_ANNOTATION, SESSION_LABEL},
@@ -140,6 +142,7 @@ pub async fn restore(
         restore.splice(hook, ready.clone()).await;
         restore.remove_stand_in(&mut problems).await?;
     }
+    restore.await_drained(&mut problems).await?;
     restore.remove_rest().await?;
     restore.give_ownership_back(&mut problems).await?;
     lease::release(&connection, &record).await?;
@@ -188,6 +191,9 @@ impl Restore<'_> {
             return Ok((OriginalOutcome::None, Vec::new()));
         };
         let outcome = self.scale_back(original).await?;
+        if outcome == OriginalOutcome::Untouched {
+            self.give_labels_back().await?;
+        }
         let expected = match &outcome {
             // A broken one is not waited for, nor is one that never left.
             OriginalOutcome::Restored { replicas } => (*replicas).min(original.ready),
@@ -197,12 +203,14 @@ impl Restore<'_> {
         };
         if expected == 0 {
             // It serves, or it never did: nothing to wait for, but what is held can go to what is there.
+            self.delete_drained().await?;
             let pods = Objects::new(self.connection, Kind::Pod);
             let (pods, _) = pods.list(&original_pods(original)).await?;
             let ready = pods.iter().filter(|pod| pod::is_ready(pod));
             return Ok((outcome, ready.filter_map(|pod| pod::addresses(pod).first().copied()).collect()));
         }
         let pods = self.await_pods(original, expected, problems).await?;
+        self.delete_drained().await?;
         let services = self.existing_services().await?;
         if !pods.is_empty() && !services.is_empty() {
             if !slices::await_present(self.connection, &services, &pods, SLICES_LIMIT).await? {
@@ -232,7 +240,10 @@ impl Restore<'_> {
             let version = text(&current, "/metadata/resourceVersion");
             let patch = json!({"spec": {"replicas": replicas}});
             match deployments.merge(&original.name, Condition::Version(version), patch).await {
-                Ok(_) => return Ok(OriginalOutcome::Restored { replicas }),
+                Ok(_) => {
+                    event::tell_restored(self.connection, self.record).await;
+                    return Ok(OriginalOutcome::Restored { replicas });
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => return Ok(OriginalOutcome::Deleted),
                 Err(error) => return Err(error),

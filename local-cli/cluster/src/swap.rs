@@ -5,9 +5,10 @@
 //!
 //! - [`payload`]: loader, agent and key
 //! - [`start`]: the start of the agent
-//! - [`handover`]: the stand-in is reached, the original goes
+//! - [`handover`]: the stand-in is reached, the original goes; [`drain`]: out of its Services first
 //! - [`writes`]: requests that are not given up when their step is
 
+mod drain;
 mod handover;
 mod payload;
 mod start;
@@ -26,8 +27,8 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::handover::original_pods;
 pub use self::payload::{AgentFiles, Agents};
+pub(crate) use self::{drain::given_back, handover::original_pods};
 use self::{payload::Payload, writes::Writes};
 use crate::{
     ClusterError, Connection,
@@ -203,7 +204,9 @@ impl Swap {
             Step::AcquireLease { .. } => self.acquire().await?,
             Step::StartStandIn { .. } => self.start().await?,
             Step::AwaitStandInReady { .. } => self.await_ready().await?,
+            Step::TakeLabelsOff { labels, .. } => self.take_labels_off(labels).await?,
             Step::ScaleOriginal { .. } => self.scale_original().await?,
+            Step::DeleteDrained { .. } => self.delete_drained().await?,
             Step::AwaitOriginalGone { .. } => self.await_original_gone().await?,
             // By `prepare`, with what they need.
             Step::CreateStandIn { .. }

@@ -3,7 +3,9 @@
 use std::{fmt::Write, time::Instant};
 
 use devproxy_capture::LocalRoutes;
-use devproxy_cluster::{FileKind, Handover, HandoverMode, Plan, PortMapping, Protocol, SwapSettings, plan};
+use devproxy_cluster::{
+    Drain, FileKind, Handover, HandoverMode, Plan, PortMapping, Protocol, SwapSettings, plan,
+};
 
 use crate::{
     Failure,
@@ -25,6 +27,10 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
             None => HandoverMode::Auto,
             Some(cli::Handover::Listen) => HandoverMode::Listen,
             Some(cli::Handover::Now) => HandoverMode::Now,
+        },
+        drain: match swap.drain {
+            None => Drain::Signal,
+            Some(cli::Drain::Labels) => Drain::Labels,
         },
         ready: ready_mode(&swap.ready)?,
         skip_init: swap.skip_init,

@@ -3,7 +3,7 @@
 use futures::join;
 use serde_json::Value;
 
-use super::{Architecture, rights::Rights};
+use super::{Architecture, Drain, rights::Rights};
 use crate::{
     ClusterError, Connection,
     json::{list, name, selector_query, text},
@@ -58,7 +58,11 @@ impl Found {
     }
 }
 
-pub(super) async fn all(connection: &Connection, deployment: &str) -> Result<Found, ClusterError> {
+pub(super) async fn all(
+    connection: &Connection,
+    deployment: &str,
+    drain: Drain,
+) -> Result<Found, ClusterError> {
     let of = |kind| Objects::new(connection, kind);
     let deployments = of(Kind::Deployment);
     let leases = of(Kind::Lease);
@@ -74,7 +78,7 @@ pub(super) async fn all(connection: &Connection, deployment: &str) -> Result<Fou
     let (object, held_by, rights, services, autoscalers, budgets, quotas, limit_ranges, claims, platform) = join!(
         deployments.find(deployment),
         leases.find(&lease),
-        Rights::of(connection),
+        Rights::of(connection, drain),
         services.list_if_allowed(),
         autoscalers.list_if_allowed(),
         budgets.list_if_allowed(),

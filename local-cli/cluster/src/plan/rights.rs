@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Drain;
 use crate::{
     ClusterError, Connection,
     json::list,
@@ -24,6 +25,9 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("", "pods/portforward", "create"),
 ];
 
+/// The same for `--drain=labels`.
+const NEEDED_TO_DRAIN: &[(&str, &str, &str)] = &[("", "pods", "patch"), ("", "pods", "delete")];
+
 /// What the API server says about our rights.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
@@ -36,14 +40,14 @@ pub(super) struct Rights {
 impl Rights {
     /// Some authorizers cannot list what is allowed; then nothing is missing here, and the step that needs the right
     /// tells.
-    pub(super) async fn of(connection: &Connection) -> Result<Self, ClusterError> {
+    pub(super) async fn of(connection: &Connection, drain: Drain) -> Result<Self, ClusterError> {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectRulesReview",
             "spec": {"namespace": connection.namespace},
         });
         match Objects::everywhere(connection, Kind::SelfSubjectRulesReview).create(&review).await {
-            Ok(answer) => Ok(Self::told(&answer)),
+            Ok(answer) => Ok(Self::told(&answer, drain)),
             Err(error)
                 if error.is_transient()
                     || matches!(error, ClusterError::Login { .. } | ClusterError::Tls { .. }) =>
@@ -64,7 +68,7 @@ impl Rights {
         })
     }
 
-    fn told(review: &Value) -> Self {
+    fn told(review: &Value, drain: Drain) -> Self {
         let rules = list(review, "/status/resourceRules");
         if rules.is_empty() || review.pointer("/status/incomplete") == Some(&Value::Bool(true)) {
             return Self { missing: None, nodes: true };
@@ -78,7 +82,8 @@ impl Rights {
                     && has(list(rule, "/verbs"), verb)
             })
         };
-        let missing = NEEDED.iter().find(|right| !may(right));
+        let further = if drain == Drain::Labels { NEEDED_TO_DRAIN } else { &[] };
+        let missing = NEEDED.iter().chain(further).find(|right| !may(right));
         Self {
             missing: missing.map(|(_, resource, verb)| (*resource, *verb)),
             nodes: may(&("", "nodes", "get")),
@@ -95,7 +100,7 @@ mod tests {
     }
 
     fn first_missing(review: &Value) -> Option<(&'static str, &'static str)> {
-        Rights::told(review).missing
+        Rights::told(review, Drain::Signal).missing
     }
 
     #[test]
@@ -118,10 +123,21 @@ mod tests {
     }
 
     #[test]
+    fn taking_labels_off_needs_more() {
+        let rules = json!([
+            {"verbs": ["*"], "apiGroups": ["apps", "coordination.k8s.io"], "resources": ["*"]},
+            {"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps", "secrets", "pods/portforward"]},
+            {"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]},
+        ]);
+        let told = |drain| Rights::told(&review(&rules, false), drain).missing;
+        assert_eq!((told(Drain::Signal), told(Drain::Labels)), (None, Some(("pods", "patch"))));
+    }
+
+    #[test]
     fn nodes_are_asked_for_only_where_they_may_be_read() {
         let nodes = |resources: Value, incomplete| {
             let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": resources}]);
-            Rights::told(&review(&rules, incomplete)).nodes
+            Rights::told(&review(&rules, incomplete), Drain::Signal).nodes
         };
         assert!(nodes(json!(["nodes"]), false) && !nodes(json!(["pods"]), false));
         assert!(nodes(json!(["pods"]), true), "an authorizer that does not tell all");

@@ -45,12 +45,24 @@ pub enum Step {
         /// The Services.
         services: Vec<String>,
     },
+    /// Take the labels off the original's pods by which Services and controllers find them.
+    TakeLabelsOff {
+        /// Name of the original.
+        original: String,
+        /// Keys of the labels.
+        labels: Vec<String>,
+    },
     /// Scale the original to 0.
     ScaleOriginal {
         /// Its name.
         original: String,
         /// From so many.
         replicas: i64,
+    },
+    /// Delete the pods without labels, once nobody comes any more.
+    DeleteDrained {
+        /// Name of the original.
+        original: String,
     },
     /// Wait until the original's pods serve nobody any more.
     AwaitOriginalGone {
@@ -69,12 +81,16 @@ impl Step {
             }
             Self::CreateConfigMap { config_map } => format!("delete ConfigMap {config_map}"),
             Self::CreateSecret { secret } => format!("delete Secret {secret}"),
+            Self::TakeLabelsOff { original, .. } => {
+                format!("give them back, or delete these pods once {original} serves again")
+            }
             Self::ScaleOriginal { original, replicas } => {
                 format!("scale Deployment {original} 0 → {replicas}, wait until it serves")
             }
             Self::StartStandIn { .. }
             | Self::AwaitAgent { .. }
             | Self::AwaitStandInReady { .. }
+            | Self::DeleteDrained { .. }
             | Self::AwaitOriginalGone { .. } => return None,
         })
     }
@@ -89,7 +105,11 @@ impl Step {
     pub fn is_handover(&self) -> bool {
         matches!(
             self,
-            Self::AwaitStandInReady { .. } | Self::ScaleOriginal { .. } | Self::AwaitOriginalGone { .. }
+            Self::AwaitStandInReady { .. }
+                | Self::TakeLabelsOff { .. }
+                | Self::ScaleOriginal { .. }
+                | Self::DeleteDrained { .. }
+                | Self::AwaitOriginalGone { .. }
         )
     }
 }
@@ -109,9 +129,13 @@ impl fmt::Display for Step {
             Self::AwaitStandInReady { stand_in, services } => {
                 write!(f, "wait until {stand_in} is ready and reached through {}", services.join(", "))
             }
+            Self::TakeLabelsOff { original, labels } => {
+                write!(f, "take the labels {} off the pods of {original}", labels.join(", "))
+            }
             Self::ScaleOriginal { original, replicas } => {
                 write!(f, "scale Deployment {original} {replicas} → 0")
             }
+            Self::DeleteDrained { original } => write!(f, "delete these pods of {original} 5 s later"),
             Self::AwaitOriginalGone { original } => write!(f, "wait until the pods of {original} have left"),
         }
     }
@@ -126,6 +150,8 @@ pub(super) struct Names<'a> {
     pub(super) replicas: i64,
     pub(super) services: &'a [String],
     pub(super) first: bool,
+    /// To take off the original's pods before; none: they are left to their SIGTERM.
+    pub(super) labels: &'a [String],
 }
 
 /// The lock first, the original last, unless it has to make room.
@@ -143,7 +169,14 @@ pub(super) fn of_swap(names: &Names<'_>) -> Vec<Step> {
         services: names.services.to_vec(),
     });
     if !names.first && names.replicas > 0 {
-        steps.extend([scale(), gone()]);
+        let original = || names.original.to_owned();
+        let drained = !names.labels.is_empty();
+        steps.extend(
+            drained.then(|| Step::TakeLabelsOff { original: original(), labels: names.labels.to_vec() }),
+        );
+        steps.push(scale());
+        steps.extend(drained.then(|| Step::DeleteDrained { original: original() }));
+        steps.push(gone());
     }
     steps
 }

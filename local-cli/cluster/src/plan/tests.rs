@@ -7,6 +7,7 @@ fn settings() -> SwapSettings {
         target: "shop/cart".into(),
         container: None,
         handover: HandoverMode::Auto,
+        drain: Drain::Signal,
         ready: ReadyMode::Listen,
         skip_init: false,
         ports: Vec::new(),

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{CONFLICTS, Progress, READY_LIMIT, SETTLE, SLICES_LIMIT, Swap};
 use crate::{
-    ClusterError,
+    ClusterError, event,
     json::{list, number, selector_query, text},
     name::SESSION_LABEL,
     ownership,
@@ -73,7 +73,10 @@ impl Swap {
             let version = Some(text(&current, "/metadata/resourceVersion").to_owned());
             let patch = json!({"spec": {"replicas": 0}});
             match self.merge(Kind::Deployment, &planned.name, version, patch).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.heart.spawn(event::keep_swapped(self.connection.clone(), self.record.clone()));
+                    return Ok(());
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
