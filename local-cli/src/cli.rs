@@ -1,10 +1,20 @@
-//! The command line as typed. Nothing is checked here beyond its form.
+//! The command line as typed.
+//!
+//! - [`read`](read()): from words, variables and files to a checked command line
+//! - [`usage`]: what was typed wrongly, in the form of every other failure
+//! - [`values`]: values that are more than a word
+
+mod read;
+pub(crate) mod usage;
+mod values;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
+use devproxy_cluster::{PortMapping, ReadyMode};
 
+pub use self::read::{Read, Stopped, read};
 use crate::completion;
 
 /// Take one service of a Kubernetes cluster onto the laptop.
@@ -15,15 +25,17 @@ use crate::completion;
     disable_help_subcommand = true,
     after_help = "\
 Examples:
-  devproxy swap cart -- cargo run        run your cart in place of the cluster's, as if in its pod
-  devproxy swap shop/cart                the same with a shell, to edit and restart in it
-  devproxy swap cart --dry-run           show what would be done, change nothing
-  devproxy exec cart -- psql             join the running session from a second terminal
-  devproxy status                        who holds what, since when
-  devproxy restore cart                  put it back, from any machine
+  devproxy swap cart -- cargo run    run your cart in place of the cluster's
+  devproxy swap shop/cart            the same with a shell, to edit and restart
+  devproxy swap cart --dry-run       show what would be done, change nothing
+  devproxy exec cart -- psql         join the session from a second terminal
+  devproxy status                    who holds what, since when
+  devproxy restore cart              put it back, from any machine
+  devproxy config                    the settings, and where they come from
 
-Exit codes: the program's own; 128+n when signal n ended it; 125 devproxy failed (see the DP-… code);
-126 the program cannot be executed; 127 it was not found."
+Exit codes: the program's own; 128+n when signal n ended it; 125 devproxy
+failed (see the DP-… code); 126 the program cannot be executed; 127 it was not
+found."
 )]
 pub struct Cli {
     /// What to do.
@@ -48,8 +60,14 @@ pub struct Global {
     #[arg(short, long, global = true, value_name = "NAME", add = ArgValueCompleter::new(completion::namespaces))]
     pub namespace: Option<String>,
     /// Print the log to stderr; twice for more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// Whether the namespace was typed, and not found in a variable or file.
+    #[arg(skip)]
+    pub namespace_typed: bool,
+    /// What a project's file decided; told before anything is changed.
+    #[arg(skip)]
+    pub notices: Vec<String>,
 }
 
 /// The commands.
@@ -65,6 +83,8 @@ pub enum Command {
     Status(Status),
     /// Put a Deployment back as it was; idempotent, from any machine
     Restore(Restore),
+    /// Show the settings, and where each comes from
+    Config(Config),
     /// Print the completions of a shell
     Completions(Completions),
     /// Write the man pages
@@ -99,10 +119,20 @@ pub struct Swap {
     #[arg(long, value_enum, value_name = "HOW")]
     pub drain: Option<Drain>,
     /// What makes the program ready for the handover: `listen` or `http:/PATH`
-    #[arg(long, value_name = "HOW", default_value = "listen")]
-    pub ready: String,
+    #[arg(long, value_name = "HOW", default_value = "listen", value_parser = values::ready)]
+    pub ready: ReadyMode,
     /// Do not run the init containers again
-    #[arg(long)]
+    #[arg(
+        long,
+        value_name = "true|false",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub skip_init: bool,
     /// Print the plan and change nothing
     #[arg(long)]
@@ -111,8 +141,8 @@ pub struct Swap {
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
     pub output: Output,
     /// Further port of the pod, and where the program listens for it
-    #[arg(short, long = "port", value_name = "POD[:LOCAL][/udp]")]
-    pub ports: Vec<String>,
+    #[arg(short, long = "port", value_name = "POD[:LOCAL][/udp]", value_parser = values::mapping)]
+    pub ports: Vec<PortMapping>,
     /// How the program runs.
     #[command(flatten)]
     pub session: SessionFlags,
@@ -139,13 +169,13 @@ pub struct Shell {
 #[command(next_help_heading = "The program and its shell")]
 pub struct SessionFlags {
     /// Port that is published on the laptop's 127.0.0.1 and never in the pod (debuggers are by themselves)
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = values::port)]
     pub publish: Vec<u16>,
     /// Name, *.suffix or CIDR that goes out through the laptop instead of the cluster
-    #[arg(long = "local", value_name = "NAME|CIDR")]
+    #[arg(long = "local", value_name = "NAME|CIDR", value_parser = values::local)]
     pub local: Vec<String>,
     /// How long a connection waits for the program while it restarts, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = values::seconds)]
     pub hold: u64,
     /// Environment: the pod's over the laptop's, or the pod's alone
     #[arg(long, value_enum, value_name = "FORM", default_value_t = EnvironmentForm::Merged)]
@@ -154,7 +184,7 @@ pub struct SessionFlags {
     #[arg(long, value_name = "IMAGE")]
     pub agent_image: Option<String>,
     /// Program and arguments [default: your shell]
-    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments", add = ArgValueCompleter::new(completion::Program))]
+    #[arg(last = true, value_name = "COMMAND", help_heading = None::<&str>, add = ArgValueCompleter::new(completion::Program))]
     pub program: Vec<OsString>,
 }
 
@@ -173,7 +203,7 @@ pub struct Exec {
     #[arg(value_name = "SESSION", add = ArgValueCompleter::new(completion::sessions_here))]
     pub session: Option<String>,
     /// Program and arguments [default: your shell]
-    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments", add = ArgValueCompleter::new(completion::Program))]
+    #[arg(last = true, value_name = "COMMAND", help_heading = None::<&str>, add = ArgValueCompleter::new(completion::Program))]
     pub program: Vec<OsString>,
 }
 
@@ -223,6 +253,27 @@ pub struct Restore {
     /// Also a session that is alive and held by somebody else
     #[arg(long)]
     pub force: bool,
+}
+
+/// `devproxy config`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  devproxy config            every setting, its value, where that comes from
+  devproxy config -o json    for programs
+
+Each setting is a flag; DEVPROXY_HOLD=60 says the same as --hold 60, and so
+does `hold = 60` in a file. The first of these wins: the flag; the variable;
+devproxy.toml in the working folder or the nearest above it, up to your home;
+~/.config/devproxy/config.toml. Flags that may be repeated are lists:
+port = [\"8080:3000\"], or DEVPROXY_PORT=8080:3000,9090.
+
+A project's devproxy.toml may not set kubeconfig and agent-image: a cloned
+repository must not bring a program that runs.")]
+pub struct Config {
+    /// Form of the list
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// `devproxy completions`
@@ -311,6 +362,8 @@ mod tests {
     #[test]
     fn every_command_teaches_by_examples_that_fit_a_terminal() {
         let mut all = super::Cli::command();
+        let examples = all.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(examples.lines().all(|line| line.chars().count() < 80), "{examples}");
         let commands = all.get_subcommands_mut().map(|command| (command.get_name().to_owned(), command));
         for (name, command) in commands {
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();

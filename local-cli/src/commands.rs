@@ -1,6 +1,7 @@
 //! One file a command. Each turns what was typed into checked settings, does it, and returns the exit code.
 
 mod completions;
+mod config;
 pub(crate) mod exec;
 mod man;
 pub(crate) mod restore;
@@ -12,15 +13,19 @@ use devproxy_cluster::{ApiSettings, ClusterError, Connection, Holder, Plan, targ
 
 use crate::{
     Failure,
-    cli::{Cli, Command, EnvironmentForm, Global},
+    cli::{Command, EnvironmentForm, Global, Read},
     environment::Form,
     session::client::Session,
+    ui::Progress,
 };
 
 /// Runs what was typed; the result is the exit code.
-pub async fn run(cli: Cli) -> Result<u8, Failure> {
-    let global = cli.global;
-    match cli.command {
+pub async fn run(read: Read) -> Result<u8, Failure> {
+    if let Command::Config(config) = &read.cli.command {
+        return config::run(config, &read);
+    }
+    let global = read.cli.global;
+    match read.cli.command {
         Command::Swap(swap) => swap::run(&global, *swap).await,
         Command::Shell(shell) => shell::run(&global, *shell).await,
         Command::Exec(exec) => exec::run(&global, exec).await,
@@ -28,6 +33,8 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Restore(restore) => restore::run(&global, &restore).await,
         Command::Completions(completions) => completions::run(&completions),
         Command::Man(man) => man::run(&man),
+        // Above: it alone looks at where the settings come from.
+        Command::Config(_) => Ok(0),
     }
 }
 
@@ -39,11 +46,12 @@ fn api_settings(global: &Global) -> ApiSettings {
     }
 }
 
-/// What the user named. `--namespace` and a namespace before the slash must not contradict each other.
+/// What the user named. `--namespace` and a namespace before the slash must not contradict each other; one of a
+/// variable or a file gives way.
 fn target(global: &Global, text: &str) -> Result<Target, Failure> {
     let target = Target::parse(text)?;
     match (&global.namespace, &target.namespace) {
-        (Some(flag), Some(written)) if flag != written => Err(Failure::new(
+        (Some(flag), Some(written)) if flag != written && global.namespace_typed => Err(Failure::new(
             "DP-USAGE",
             format!("`--namespace {flag}` and `{text}` name different namespaces"),
         )
@@ -70,6 +78,15 @@ async fn planned(
             Err(failure)
         }
     }
+}
+
+/// The progress lines of a command that changes something, begun with what a project's file decided.
+fn progress(global: &Global) -> Progress {
+    let progress = Progress::new();
+    for notice in &global.notices {
+        progress.notice(notice);
+    }
+    progress
 }
 
 async fn connect(global: &Global) -> Result<Connection, Failure> {
@@ -119,9 +136,18 @@ mod tests {
 
     #[test]
     fn two_different_namespaces_are_a_mistake_and_twice_the_same_is_none() {
-        let global = Global { kubeconfig: None, context: None, namespace: Some("shop".into()), verbose: 0 };
+        let mut global = Global {
+            kubeconfig: None,
+            context: None,
+            namespace: Some("shop".into()),
+            verbose: 0,
+            namespace_typed: true,
+            notices: Vec::new(),
+        };
         assert_eq!(target(&global, "till/cart").unwrap_err().code, "DP-USAGE");
         assert_eq!(target(&global, "shop/cart").unwrap().name, "cart");
         assert_eq!(target(&global, "deployment/cart").unwrap().namespace, None);
+        global.namespace_typed = false;
+        assert_eq!(target(&global, "till/cart").unwrap().namespace.as_deref(), Some("till"));
     }
 }

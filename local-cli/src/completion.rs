@@ -17,7 +17,11 @@ use clap_complete::{
 };
 use devproxy_cluster::{ApiSettings, Connection, candidates, sessions};
 
-use crate::{cli::Cli, commands::exec::living};
+use crate::{
+    cli::Cli,
+    commands::exec::living,
+    settings::{Found, Place},
+};
 
 /// Set by the shells' scripts. The engine's own default, `COMPLETE`, may mean something to somebody else.
 const VARIABLE: &str = "_DEVPROXY_COMPLETE";
@@ -102,7 +106,10 @@ struct Typed {
 
 impl Typed {
     fn read() -> Self {
-        let matches = Cli::command().ignore_errors(true).try_get_matches_from(typed()).unwrap_or_default();
+        // A file with a mistake in it is told when the command runs.
+        let found = Found::read(&Cli::command(), &Place::of_process()).unwrap_or_default();
+        let command = found.apply(Cli::command()).ignore_errors(true);
+        let matches = command.try_get_matches_from(typed()).unwrap_or_default();
         let (_, below) = matches.subcommand().map_or((None, None), |(name, below)| (Some(name), Some(below)));
         let text = |matches: &ArgMatches, id: &str| {
             matches.try_get_one::<String>(id).ok().flatten().filter(|text| !text.is_empty()).cloned()

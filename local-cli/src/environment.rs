@@ -6,6 +6,8 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
+use crate::settings;
+
 /// Names whose value on the laptop stays: they describe the terminal, the person and the tools, not the service.
 const LAPTOP_KEEPS: &[&str] = &[
     "PATH",
@@ -96,7 +98,8 @@ fn kept_from_laptop(name: &[u8]) -> bool {
 }
 
 fn dropped_from_pod(name: &[u8]) -> bool {
-    name.starts_with(b"LD_") || POD_LOSES.iter().any(|lost| lost.as_bytes() == name)
+    let ours = || std::str::from_utf8(name).is_ok_and(settings::is_variable);
+    name.starts_with(b"LD_") || POD_LOSES.iter().any(|lost| lost.as_bytes() == name) || ours()
 }
 
 /// The laptop's proxies do not exist for the pod, and its kubeconfig is not the pod's identity.

@@ -77,7 +77,13 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<devproxy_namespaces::NamespaceError> for Failure {
     fn from(error: devproxy_namespaces::NamespaceError) -> Self {
-        let failure = Self::new("DP-NAMESPACES", chain(&error));
+        let cause = match chain(&error) {
+            refused if refused.starts_with("unshare") => {
+                format!("this machine refuses namespaces of the user's own: {refused}")
+            }
+            cause => cause,
+        };
+        let failure = Self::new("DP-NAMESPACES", cause);
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -1,4 +1,10 @@
 //! What the person at the terminal sees: progress lines, notices, one-line errors. All of it goes to stderr.
+//!
+//! - [`fit`]: text in so many columns
+//! - [`table`](mod@table): lists on stdout
+
+pub mod fit;
+pub mod table;
 
 use std::{
     io::{IsTerminal, Write},
@@ -9,7 +15,8 @@ use std::{
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Failure;
+use self::fit::{middle, printable};
+use crate::{Failure, invocation::spoken};
 
 /// Progress lines as in `  ✓ agent     cart-devproxy-k7f2 running on node-3   1.9 s`.
 #[derive(Debug)]
@@ -22,16 +29,19 @@ pub struct Progress {
 
 /// Column where the time stands, when the text is shorter and the terminal wide enough.
 const TIME_COLUMN: usize = 86;
-/// What stands on a line beside the text: mark, spaces, time.
-const AROUND: usize = 14;
+/// Before the text of a line: two spaces, the mark, a space.
+const MARK: usize = 4;
+/// Below so many columns nothing is aligned any more: there is no room for it.
+const NARROW: usize = 60;
+/// A text cut to less than this says nothing.
+const LEAST: usize = 4;
 
 impl Progress {
-    /// A spinner only on a terminal; colour unless `NO_COLOR` is set.
+    /// A spinner only on a terminal; colour unless `NO_COLOR`, `CLICOLOR=0` or `TERM=dumb` ask for none.
     pub fn new() -> Self {
         let terminal =
             std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { terminal, colour, spinner: Mutex::default() }
+        Self { terminal, colour: console::colors_enabled_stderr(), spinner: Mutex::default() }
     }
 
     /// What is being waited for.
@@ -39,7 +49,7 @@ impl Progress {
         if self.terminal {
             let mut spinner = self.spinner();
             let bar = spinner.get_or_insert_with(new_spinner);
-            bar.set_message(text.to_owned());
+            bar.set_message(printable(text).into_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
         }
     }
@@ -55,28 +65,26 @@ impl Progress {
     }
 
     fn step(&self, step: &str, text: &str, time: &str) {
-        let head = format!("{step:<9} {text}");
-        let pad = time_column(self.width()).saturating_sub(head.chars().count());
-        self.line(&self.paint("32", "✓"), &format!("{head}{:pad$} {time}", ""));
+        self.line(&self.paint("32", "✓"), &done_line(step, &printable(text), time, self.width()));
     }
 
     /// Something to know.
     pub fn notice(&self, text: &str) {
-        self.line("…", text);
+        self.line("…", &printable(text));
     }
 
     /// Something to know that may hurt.
     pub fn warning(&self, text: &str) {
-        self.line(&self.paint("33", "!"), text);
+        self.line(&self.paint("33", "!"), &printable(text));
     }
 
     /// The one-line error and its hint.
     pub fn failure(&self, failure: &Failure) {
         self.quiet();
         let label = self.paint("31", "error:");
-        self.write(&format!("{label} {failure}"));
+        self.write(&format!("{label} {}", printable(&failure.to_string())));
         if let Some(hint) = &failure.hint {
-            self.write(&format!("{} {hint}", self.paint("36", "hint:")));
+            self.write(&format!("{} {}", self.paint("36", "hint:"), printable(hint)));
         }
     }
 
@@ -94,7 +102,7 @@ impl Progress {
 
     /// Columns of the terminal; without one, as many as a line wants.
     fn width(&self) -> usize {
-        if self.terminal { usize::from(Term::stderr().size().1) } else { usize::MAX }
+        if self.terminal { width_of(&Term::stderr()) } else { usize::MAX }
     }
 
     fn line(&self, mark: &str, text: &str) {
@@ -102,6 +110,7 @@ impl Progress {
     }
 
     fn write(&self, line: &str) {
+        let line = spoken(line);
         let print = || {
             // A closed stderr (broken pipe) must not stop a restore.
             // A program may have switched the terminal to raw, where a newline alone does not return.
@@ -127,9 +136,28 @@ fn new_spinner() -> ProgressBar {
     bar
 }
 
-/// Where the time stands on a terminal of `width` columns.
-fn time_column(width: usize) -> usize {
-    TIME_COLUMN.min(width.saturating_sub(AROUND))
+/// Columns of `terminal`; all that one wants when it is none.
+pub fn width_of(terminal: &Term) -> usize {
+    terminal.size_checked().map_or(usize::MAX, |(_, columns)| usize::from(columns))
+}
+
+/// The line of a step that is done, behind its mark, on a terminal of `width` columns.
+fn done_line(step: &str, text: &str, time: &str, width: usize) -> String {
+    if width < NARROW {
+        // Of two times the first.
+        let time = time.split(',').next().unwrap_or(time).trim();
+        let ends = MARK + fit::width(step) + fit::width(time) + 2;
+        let room = width.saturating_sub(ends);
+        let text = if room < LEAST { "".into() } else { middle(text, room) };
+        let words = [step, &text, time].into_iter().filter(|word| !word.is_empty());
+        return words.collect::<Vec<_>>().join(" ");
+    }
+    // A space before the time, and one column that stays free, for terminals that wrap when the last is written.
+    let room = width.saturating_sub(MARK + 1 + fit::width(time) + 2);
+    let head = format!("{step:<9} {text}");
+    let head = middle(&head, room);
+    let pad = TIME_COLUMN.min(room).saturating_sub(fit::width(&head));
+    format!("{head}{:pad$} {time}", "")
 }
 
 impl Default for Progress {
@@ -142,12 +170,37 @@ impl Default for Progress {
 mod tests {
     use super::*;
 
+    /// As written behind the mark, on terminals of these widths.
+    fn lines(step: &str, text: &str) -> String {
+        let line = |width| format!("  ✓ {}\n", done_line(step, text, "  1.9 s", width));
+        [usize::MAX, 100, 80, 60, 40, 20].map(line).concat()
+    }
+
     #[test]
     fn a_line_fits_into_the_terminal() {
-        assert_eq!(time_column(usize::MAX), TIME_COLUMN);
-        assert_eq!(time_column(200), TIME_COLUMN);
-        // "  ✓ " + text + " " + "  1.9" + " s"
-        assert!(time_column(80) + 4 + 1 + 5 + 2 < 80);
-        assert_eq!(time_column(10), 0);
+        let (short, long) =
+            ("11 ms", "cart-devproxy-k7f2 running on node-3 (image of cart, nothing pulled), 世界");
+        insta::assert_snapshot!(lines("agent", long), @"
+        ✓ agent     cart-devproxy-k7f2 running on node-3 (image of cart, nothing pulled), 世界     1.9 s
+        ✓ agent     cart-devproxy-k7f2 running on node-3 (image of cart, nothing pulled), 世界     1.9 s
+        ✓ agent     cart-devproxy-k7f2 runn…e of cart, nothing pulled), 世界   1.9 s
+        ✓ agent     cart-devproxy… nothing pulled), 世界   1.9 s
+        ✓ agent cart-devprox…lled), 世界 1.9 s
+        ✓ agent ca… 1.9 s
+        ");
+        insta::assert_snapshot!(lines("tunnel", short), @"
+        ✓ tunnel    11 ms                                                                          1.9 s
+        ✓ tunnel    11 ms                                                                          1.9 s
+        ✓ tunnel    11 ms                                                      1.9 s
+        ✓ tunnel    11 ms                                  1.9 s
+        ✓ tunnel 11 ms 1.9 s
+        ✓ tunnel 1.9 s
+        ");
+        for width in 20..200 {
+            for (text, time) in [(short, "100.0 s"), (long, "  1.9 s"), (long, "  0.3 s, 2.4 s in all")] {
+                let line = done_line("handover", text, time, width);
+                assert!(fit::width(&line) + MARK <= width, "{width}: {line}");
+            }
+        }
     }
 }

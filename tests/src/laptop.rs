@@ -195,6 +195,11 @@ impl Laptop {
         Ok(self.command("devproxy").args(args))
     }
 
+    /// The same program by another name: kubectl's plugin.
+    pub fn install_product_as(&self, name: &str) -> Result<()> {
+        self.slot.publish(name, &product()?)
+    }
+
     /// The user's processes.
     pub fn processes(&self) -> Vec<ProcessId> {
         self.slot.processes()

@@ -44,7 +44,7 @@ pub use app::App;
 pub use bed::Bed;
 pub use cluster::Cluster;
 pub use images::Image;
-pub use laptop::{Exit, Laptop, Run};
+pub use laptop::{Exit, Laptop, LaptopCommand, Run};
 pub use load::{Load, Report};
 pub use namespace::Namespace;
 pub use node::Node;

@@ -106,14 +106,14 @@ impl Drop for Denial<'_> {
 
 /// The request that is denied, and how the failure begins and ends.
 const STEPS: &[(&str, &str, &str)] = &[
-    ("leases create", "leases `devproxy-cart` was refused: ", "[DP-REFUSED]"),
-    ("deployments create", "deployments `cart-devproxy-", "[DP-REFUSED]"),
-    ("configmaps create", "configmaps `cart-devproxy-", "[DP-REFUSED]"),
-    ("secrets create", "secrets `cart-devproxy-", "[DP-REFUSED]"),
-    ("stand-in to 1", "deployments `cart-devproxy-", "[DP-REFUSED]"),
+    ("leases create", "the cluster refused leases `devproxy-cart`: ", "[DP-REFUSED]"),
+    ("deployments create", "the cluster refused deployments `cart-devproxy-", "[DP-REFUSED]"),
+    ("configmaps create", "the cluster refused configmaps `cart-devproxy-", "[DP-REFUSED]"),
+    ("secrets create", "the cluster refused secrets `cart-devproxy-", "[DP-REFUSED]"),
+    ("stand-in to 1", "the cluster refused deployments `cart-devproxy-", "[DP-REFUSED]"),
     ("pods create", "the stand-in's pod cannot be started: ", "[DP-SCHEDULE]"),
-    ("port-forward", "pods `cart-devproxy-", "[DP-REFUSED]"),
-    ("original to 0", "deployments `cart` was refused: ", "[DP-REFUSED]"),
+    ("port-forward", "the cluster refused pods `cart-devproxy-", "[DP-REFUSED]"),
+    ("original to 0", "the cluster refused deployments `cart`: ", "[DP-REFUSED]"),
 ];
 
 /// The request as an expression of a policy.

@@ -55,7 +55,10 @@ impl Connection {
         let unusable = |error: KubeconfigError| ClusterError::Kubeconfig {
             message: match error {
                 KubeconfigError::ReadConfig(cause, file) => format!("{}: {cause}", file.display()),
-                other => other.to_string(),
+                // The YAML parser draws the line below its words.
+                other => {
+                    other.to_string().lines().next().unwrap_or_default().replace("YAML: error:", "YAML:")
+                }
             },
         };
         let kubeconfig = match &settings.kubeconfig {

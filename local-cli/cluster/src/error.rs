@@ -47,7 +47,7 @@ pub enum ClusterError {
         message: String,
     },
     /// RBAC.
-    #[error("user `{user}` may not {verb} {resource} in namespace `{namespace}`")]
+    #[error("user `{user}` may not {verb} {resource} {}", if namespace == EVERYWHERE { "in all namespaces".to_owned() } else { format!("in namespace `{namespace}`") })]
     Forbidden {
         /// Best effort: the name in the kubeconfig, or the one that the server gave.
         user: String,
@@ -59,7 +59,7 @@ pub enum ClusterError {
         namespace: String,
     },
     /// An admission check (quota, Pod Security, a policy) refused an object.
-    #[error("{resource} `{name}` was refused: {message}")]
+    #[error("the cluster refused {resource} `{name}`: {message}")]
     Refused {
         /// Plural name.
         resource: String,
@@ -305,8 +305,10 @@ impl ClusterError {
                 "ask for one namespace with -n NAMESPACE, or an administrator for the right on all".into()
             }
             Self::Forbidden { user, verb, resource, namespace } => format!(
-                "an administrator grants it with `kubectl create rolebinding devproxy-{} --clusterrole=edit --user={user} -n {namespace}` or with deploy/rbac.yaml (needs {verb} on {resource})",
-                user.rsplit([':', '/', '@']).next().unwrap_or("user"),
+                "{}an administrator grants it with `kubectl create rolebinding devproxy-{} --clusterrole=edit --user={user} -n {namespace}` or with deploy/rbac.yaml (needs {verb} on {resource})",
+                // A namespace that does not exist is refused in the same words.
+                if verb == "get" { "is the namespace right? if so, " } else { "" },
+                short_name(user),
             ),
             Self::Refused { .. } => "the words are those of the cluster's policy; nothing was changed".into(),
             Self::Target { .. } => "give [NAMESPACE/]NAME or deployment/NAME".into(),
@@ -335,7 +337,7 @@ impl ClusterError {
                 format!("it has not been renewed: `devproxy restore {deployment}` puts it back")
             }
             Self::Held { deployment, .. } => {
-                format!("ask them to end it, or `devproxy restore {deployment}` puts it back")
+                format!("ask them to end it; `devproxy restore {deployment} --force` takes it from them")
             }
             Self::NoSession { .. } => "`devproxy status --all` lists the sessions".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
@@ -354,9 +356,8 @@ impl ClusterError {
             Self::Changed { .. } => "nothing of theirs was touched; run it again".into(),
             Self::NoImage { .. } => "name one with --like DEPLOYMENT or --agent-image IMAGE".into(),
             Self::TooLarge { .. } => "use --agent-image IMAGE".into(),
-            Self::Api { .. } | Self::Late { .. } | Self::Unsuitable { .. } | Self::Local { .. } => {
-                return None;
-            }
+            Self::Api { .. } | Self::Late { .. } => "with -v the log tells what led to it".into(),
+            Self::Unsuitable { .. } | Self::Local { .. } => return None,
         })
     }
 
@@ -399,6 +400,12 @@ impl ClusterError {
     }
 }
 
+/// `ann` of `ann@example.org`, `oidc:ann` and `system:serviceaccount:shop:ann`: for the name of an object.
+fn short_name(user: &str) -> &str {
+    let user = user.split('@').next().unwrap_or(user);
+    user.rsplit([':', '/']).next().filter(|name| !name.is_empty()).unwrap_or("user")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,5 +439,9 @@ mod tests {
             "user `ann@example.org` may not create pods/portforward in namespace `shop`"
         );
         assert!(error.hint().is_some_and(|hint| hint.contains("--user=ann@example.org -n shop")));
+        assert_eq!(
+            ["ann@example.org", "oidc:ann", "system:serviceaccount:shop:ann"].map(short_name),
+            ["ann"; 3]
+        );
     }
 }

@@ -3,6 +3,8 @@
 //! It is JSON in an annotation of the session's Lease. Fields may be added; [`SCHEMA`] grows when an older devproxy
 //! could no longer restore from it.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +39,17 @@ pub enum Phase {
     Swapped,
     /// Being put back.
     Restoring,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepared => "prepared",
+            Self::HandingOver => "handing over",
+            Self::Swapped => "swapped",
+            Self::Restoring => "restoring",
+        })
+    }
 }
 
 /// The Deployment whose place is taken, as it was.

@@ -75,6 +75,7 @@ pub(crate) enum Kind {
     PodDisruptionBudget,
     ResourceQuota,
     Secret,
+    SelfSubjectReview,
     SelfSubjectRulesReview,
     Service,
     ServiceAccount,
@@ -100,6 +101,7 @@ impl Kind {
             Self::PodDisruptionBudget => ("policy/v1", "poddisruptionbudgets"),
             Self::ResourceQuota => ("v1", "resourcequotas"),
             Self::Secret => ("v1", "secrets"),
+            Self::SelfSubjectReview => ("authentication.k8s.io/v1", "selfsubjectreviews"),
             Self::SelfSubjectRulesReview => ("authorization.k8s.io/v1", "selfsubjectrulesreviews"),
             Self::Service => ("v1", "services"),
             Self::ServiceAccount => ("v1", "serviceaccounts"),
@@ -111,13 +113,16 @@ impl Kind {
         self.place().1
     }
 
+    /// Not in a namespace.
+    fn is_of_cluster(self) -> bool {
+        matches!(self, Self::Namespace | Self::Node | Self::SelfSubjectReview | Self::SelfSubjectRulesReview)
+    }
+
     pub(crate) fn path(self, namespace: Option<&str>) -> String {
         let (version, plural) = self.place();
         let root = if version == "v1" { "/api" } else { "/apis" };
         match namespace {
-            Some(namespace)
-                if !matches!(self, Self::Namespace | Self::Node | Self::SelfSubjectRulesReview) =>
-            {
+            Some(namespace) if !self.is_of_cluster() => {
                 format!("{root}/{version}/namespaces/{namespace}/{plural}")
             }
             _ => format!("{root}/{version}/{plural}"),

@@ -65,7 +65,7 @@ fn valid(name: &str) -> bool {
 }
 
 /// The names most like `wanted`, nearest first, at most three.
-pub(crate) fn nearest(wanted: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
+pub fn nearest(wanted: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut scored: Vec<(f64, String)> = names
         .into_iter()
         .map(|name| {

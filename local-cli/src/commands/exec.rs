@@ -15,8 +15,10 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, exec: Exec) -> Result<u8, Failure> {
+    // A namespace of a variable or a file is where to look for Deployments, not a choice among sessions.
+    let namespace = global.namespace.as_deref().filter(|_| global.namespace_typed);
     let program = Program::find(&exec.program, Form::Merged)?;
-    let (mut client, _) = find(global.namespace.as_deref(), exec.session.as_deref()).await?;
+    let (mut client, _) = find(namespace, exec.session.as_deref()).await?;
     client.send(&Request::Join).await;
     let shell = loop {
         match client.next().await {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, wanted: &Restore) -> Result<u8, Failure> {
-    let progress = Progress::new();
+    let progress = super::progress(global);
     let connection = super::connect(global).await?;
     match &wanted.session {
         Some(text) => {

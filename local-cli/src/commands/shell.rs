@@ -10,7 +10,6 @@ use crate::{
     cli::{Global, Shell},
     session::process::Start,
     terminal,
-    ui::Progress,
 };
 
 pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
@@ -24,7 +23,7 @@ pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
         agent_image: shell.session.agent_image.clone(),
         holder: super::holder(),
     };
-    let progress = Progress::new();
+    let progress = super::progress(global);
     let since = Instant::now();
     progress.begun("plan");
     let planning = async |connection: &_| shell_plan(connection, &settings).await;

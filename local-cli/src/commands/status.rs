@@ -1,7 +1,6 @@
 //! `devproxy status`: who holds what since when, in the cluster and on this laptop.
 
-use std::fmt::Write;
-
+use console::Term;
 use devproxy_cluster::{SessionInfo, sessions};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,8 +9,9 @@ use super::exec::living;
 use crate::{
     Failure,
     cli::{Global, Output, Status},
+    invocation::spoken,
     session::protocol,
-    ui::Progress,
+    ui::{self, Progress},
 };
 
 /// One session, from both sides.
@@ -52,16 +52,16 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         } else {
             format!("namespace {}", connection.namespace)
         };
-        eprintln!("no session in {place}, none on this laptop");
+        Progress::new().notice(&format!("no session in {place}, none on this laptop"));
         return Ok(0);
     }
-    super::write_stdout(&table(&rows, Timestamp::now()));
+    let text = table(&rows, Timestamp::now(), ui::width_of(&Term::stdout()));
+    super::write_stdout(&spoken(&text));
     Ok(0)
 }
 
-fn table(rows: &[Row], now: Timestamp) -> String {
-    let mut cells = vec![["SESSION", "DEPLOYMENT", "HOLDER", "SINCE", "PHASE", "AGENT"].map(str::to_owned)];
-    cells.extend(rows.iter().filter_map(|row| match (&row.cluster, &row.here) {
+fn table(rows: &[Row], now: Timestamp, room: usize) -> String {
+    let cells = rows.iter().filter_map(|row| match (&row.cluster, &row.here) {
         (Some(info), here) => Some(cluster_row(info, here.as_ref(), now)),
         (None, Some(here)) => Some([
             here.id.clone(),
@@ -72,16 +72,17 @@ fn table(rows: &[Row], now: Timestamp) -> String {
             here.pod.clone().unwrap_or_else(|| "-".to_owned()),
         ]),
         (None, None) => None,
-    }));
-    aligned(&cells)
+    });
+    let head = ["SESSION", "DEPLOYMENT", "HOLDER", "SINCE", "PHASE", "AGENT"];
+    ui::table::table(head, &cells.collect::<Vec<_>>(), room)
 }
 
 fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timestamp) -> [String; 6] {
     let name = info.deployment.clone().unwrap_or_else(|| "(shell)".to_owned());
     let phase = match here {
-        _ if info.expired => "expired: devproxy restore puts it back".to_owned(),
+        _ if info.expired => "expired: devproxy restore --stale puts it back".to_owned(),
         Some(here) => here.phase.clone(),
-        None => format!("{:?}", info.phase).to_lowercase(),
+        None => info.phase.to_string(),
     };
     let agent = info.agent.as_ref().map_or_else(
         || "no pod".to_owned(),
@@ -109,24 +110,105 @@ fn age(since: Timestamp, now: Timestamp) -> String {
     }
 }
 
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut text = String::new();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..N).map(width).collect();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}   ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use devproxy_cluster::{Phase, status::AgentHealth};
+
     use super::*;
+
+    fn rows() -> Vec<Row> {
+        let time = |text: &str| text.parse().unwrap();
+        let info = |deployment: Option<&str>, expired: bool| SessionInfo {
+            session: "k7f2abcdef".into(),
+            namespace: "shop".into(),
+            deployment: deployment.map(str::to_owned),
+            replicas: 3,
+            user: "ann".into(),
+            host: "box".into(),
+            since: time("2026-01-01T09:30:00Z"),
+            renewed: Some(time("2026-01-01T09:59:50Z")),
+            expired,
+            phase: Phase::HandingOver,
+            stand_in: "cart-devproxy-k7f2".into(),
+            agent: Some(AgentHealth {
+                pod: "cart-devproxy-k7f2-5d8c7b9f4-x2x7l".into(),
+                node: "node-3".into(),
+                ready: !expired,
+                words: expired.then(|| "app: exit code 1\n\u{1b}[2Jboom".into()),
+            }),
+        };
+        let here = |name: &str| protocol::Status {
+            schema: 1,
+            id: "m2p9abcdef".into(),
+            namespace: "till".into(),
+            name: name.into(),
+            phase: "waiting for the program to listen".into(),
+            pod: None,
+            program: Some(4711),
+            round_trip: Some(0.4),
+            reconnects: 0,
+            ports: [("pod".to_owned(), vec!["8080/tcp".to_owned()])].into(),
+        };
+        vec![
+            Row { cluster: Some(info(Some("cart"), false)), here: Some(here("cart")) },
+            Row { cluster: Some(info(Some("cart"), false)), here: None },
+            Row { cluster: Some(info(None, true)), here: None },
+            Row { cluster: None, here: Some(here("pay")) },
+        ]
+    }
+
+    #[test]
+    fn the_table_fits_into_the_terminal() {
+        let shown = |room| table(&rows(), "2026-01-01T10:00:00Z".parse().unwrap(), room);
+        insta::assert_snapshot!(shown(usize::MAX), @"
+        SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                                            AGENT
+        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting for the program to listen                cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+        k7f2abcdef   shop/cart      ann@box          30m     handing over                                     cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+        k7f2abcdef   shop/(shell)   ann@box          30m     expired: devproxy restore --stale puts it back   app: exit code 1 �[2Jboom
+        m2p9abcdef   till/pay       this laptop      -       waiting for the program to listen                -
+        ");
+        insta::assert_snapshot!(shown(100), @"
+        SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                    AGENT
+        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting for… to listen   cart-devpro… on node-3
+        k7f2abcdef   shop/cart      ann@box          30m     handing over             cart-devpro… on node-3
+        k7f2abcdef   shop/(shell)   ann@box          30m     expired: de…ts it back   app: exit c…1 �[2Jboom
+        m2p9abcdef   till/pay       this laptop      -       waiting for… to listen   -
+        ");
+        insta::assert_snapshot!(shown(60), @"
+        SESSION     k7f2abcdef
+        DEPLOYMENT  shop/cart
+        HOLDER      ann@box (here)
+        SINCE       30m
+        PHASE       waiting for the program to listen
+        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+
+        SESSION     k7f2abcdef
+        DEPLOYMENT  shop/cart
+        HOLDER      ann@box
+        SINCE       30m
+        PHASE       handing over
+        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+
+        SESSION     k7f2abcdef
+        DEPLOYMENT  shop/(shell)
+        HOLDER      ann@box
+        SINCE       30m
+        PHASE       expired: devproxy restore --stale puts it back
+        AGENT       app: exit code 1 �[2Jboom
+
+        SESSION     m2p9abcdef
+        DEPLOYMENT  till/pay
+        HOLDER      this laptop
+        SINCE       -
+        PHASE       waiting for the program to listen
+        AGENT       -
+        ");
+    }
+
+    #[test]
+    fn programs_get_the_documented_shape() {
+        insta::assert_snapshot!("status", serde_json::to_string_pretty(&rows()[..1]).unwrap());
+    }
 
     #[test]
     fn ages_are_those_of_kubectl() {
@@ -136,11 +218,5 @@ mod tests {
             [after(5), after(119), after(125), after(7200), after(200_000)],
             ["5s", "119s", "2m", "2h", "2d"]
         );
-    }
-
-    #[test]
-    fn columns_stand_below_each_other() {
-        let rows = [["A".to_owned(), "LONG".to_owned()], ["abc".to_owned(), "x".to_owned()]];
-        assert_eq!(aligned(&rows), "A     LONG\nabc   x\n");
     }
 }

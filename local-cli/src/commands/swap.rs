@@ -1,21 +1,19 @@
 //! `devproxy swap`: plan here, run by the session process, the program as our child.
 
-use std::{fmt::Write, time::Instant};
-
-use devproxy_capture::LocalRoutes;
-use devproxy_cluster::{
-    Drain, FileKind, Handover, HandoverMode, Plan, PortMapping, Protocol, SwapSettings, plan,
+use std::{
+    fmt::Write,
+    io,
+    net::{Ipv4Addr, TcpListener},
+    time::Instant,
 };
+
+use devproxy_cluster::{Drain, FileKind, Handover, HandoverMode, Plan, Protocol, SwapSettings, plan};
 
 use crate::{
     Failure,
     cli::{self, Global, Output, SessionFlags, Swap},
-    session::{
-        handover::ready_mode,
-        process::{Options, Start},
-    },
+    session::process::{Options, Start},
     terminal::{self, Program},
-    ui::Progress,
 };
 
 pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
@@ -32,9 +30,9 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
             None => Drain::Signal,
             Some(cli::Drain::Labels) => Drain::Labels,
         },
-        ready: ready_mode(&swap.ready)?,
+        ready: swap.ready,
         skip_init: swap.skip_init,
-        ports: swap.ports.iter().map(|text| mapping(text)).collect::<Result<_, _>>()?,
+        ports: swap.ports,
         agent_image: swap.session.agent_image.clone(),
         holder: super::holder(),
     };
@@ -42,7 +40,7 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
     // Before anything changes: a typo in the command is no reason to start a pod.
     let program = if swap.dry_run { None } else { Some(program(&swap.session)?) };
 
-    let progress = Progress::new();
+    let progress = super::progress(global);
     let since = Instant::now();
     progress.begun("plan");
     let Some(program) = program else {
@@ -61,28 +59,25 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
 }
 
 pub(super) fn options(flags: &SessionFlags) -> Result<Options, Failure> {
-    LocalRoutes::parse(&flags.local).map_err(|e| {
-        Failure::new("DP-USAGE", format!("--local: {e}"))
-            .hint("a name, *.suffix, an address or a CIDR, e.g. --local mirror.example")
-    })?;
+    for port in &flags.publish {
+        // Let go at once: it says whether the port can be had, before anything is changed.
+        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).map_err(|error| cannot_publish(*port, &error))?;
+    }
     Ok(Options { publish: flags.publish.clone(), local: flags.local.clone(), hold: flags.hold })
+}
+
+fn cannot_publish(port: u16, error: &io::Error) -> Failure {
+    let failure = Failure::new("DP-PORT", format!("port {port} of 127.0.0.1 cannot be published: {error}"));
+    match error.kind() {
+        io::ErrorKind::AddrInUse => failure.hint(format!(
+            "`ss -tlnp sport = {port}` shows who has it; end that, or leave out `--publish {port}`"
+        )),
+        _ => failure.hint("the laptop's own system must let you listen on it"),
+    }
 }
 
 pub(super) fn program(flags: &SessionFlags) -> Result<Program, Failure> {
     Program::find(&flags.program, super::form(flags.env))
-}
-
-/// Reads `POD[:LOCAL][/udp|/tcp]`.
-fn mapping(text: &str) -> Result<PortMapping, Failure> {
-    let read: devproxy_capture::PortMapping = text.parse().map_err(|_| {
-        Failure::new("DP-USAGE", format!("`--port {text}` is not understood"))
-            .hint("e.g. --port 8080:3000 or --port 53:5353/udp")
-    })?;
-    let protocol = match read.protocol {
-        devproxy_tunnel::control::Protocol::Tcp => Protocol::Tcp,
-        devproxy_tunnel::control::Protocol::Udp => Protocol::Udp,
-    };
-    Ok(PortMapping { pod: read.pod, local: read.local, protocol })
 }
 
 /// The rest of the plan's line.
@@ -223,13 +218,7 @@ nothing was changed; the objects: --dry-run -o yaml
     }
 
     #[test]
-    fn ports_are_read_as_docker_writes_them() {
-        let read = |text| mapping(text).map(|m| (m.pod, m.local, m.protocol)).ok();
-        assert_eq!(read("8080"), Some((8080, 8080, Protocol::Tcp)));
-        assert_eq!(read("8080:3000"), Some((8080, 3000, Protocol::Tcp)));
-        assert_eq!(read("53:5353/udp"), Some((53, 5353, Protocol::Udp)));
-        for wrong in ["", "0", "x", "80:", ":80", "80:90:100", "80/sctp", "70000"] {
-            assert_eq!(read(wrong), None, "{wrong:?}");
-        }
+    fn programs_get_the_documented_shape() {
+        insta::assert_snapshot!("plan", serde_json::to_string_pretty(&cart()).unwrap());
     }
 }

@@ -24,20 +24,6 @@ const PROBE_PAUSE: Duration = Duration::from_millis(250);
 /// How long one HTTP probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Reads `--ready`.
-pub fn ready_mode(text: &str) -> Result<ReadyMode, Failure> {
-    match text.strip_prefix("http:") {
-        Some(path)
-            if path.starts_with('/') && !path.contains(|c: char| c.is_whitespace() || c.is_control()) =>
-        {
-            Ok(ReadyMode::Http(path.to_owned()))
-        }
-        None if text == "listen" => Ok(ReadyMode::Listen),
-        _ => Err(Failure::new("DP-USAGE", format!("`--ready {text}` is not understood"))
-            .hint("`--ready listen` or `--ready http:/healthz`")),
-    }
-}
-
 /// Waits until the program listens on one of `ports` (as numbered on the laptop) and, with [`ReadyMode::Http`], answers
 /// there; the port it is. Cancel-safe.
 pub async fn program_ready(
@@ -101,15 +87,6 @@ async fn connect(namespaces: &Namespaces, port: u16) -> std::io::Result<TcpStrea
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ready_is_listen_or_an_http_path() {
-        assert_eq!(ready_mode("listen"), Ok(ReadyMode::Listen));
-        assert_eq!(ready_mode("http:/healthz"), Ok(ReadyMode::Http("/healthz".into())));
-        for wrong in ["", "http:", "http:healthz", "http:/a b", "tcp", "http:/a\r\nX: y"] {
-            assert!(ready_mode(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_redirect_is_ready_and_an_error_is_not() {

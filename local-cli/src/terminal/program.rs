@@ -77,8 +77,12 @@ fn lookup(name: &OsStr) -> Result<PathBuf, Failure> {
     if name.as_bytes().contains(&b'/') {
         let path = std::path::absolute(name).unwrap_or_else(|_| PathBuf::from(name));
         return match path.metadata() {
-            Err(e) => {
-                Err(Failure::new("DP-PROGRAM-NOT-FOUND", format!("`{shown}`: {e}")).exit(EXIT_NOT_FOUND))
+            Err(e) => Err(Failure::new("DP-PROGRAM-NOT-FOUND", format!("`{shown}`: {e}"))
+                .hint("the path is one of the laptop, the pod's image is not here")
+                .exit(EXIT_NOT_FOUND)),
+            Ok(found) if found.is_dir() => {
+                Err(Failure::new("DP-PROGRAM-NOT-EXECUTABLE", format!("`{shown}` is a folder"))
+                    .exit(EXIT_NOT_EXECUTABLE))
             }
             Ok(_) if executable(&path) => Ok(path),
             Ok(_) => Err(Failure::new("DP-PROGRAM-NOT-EXECUTABLE", format!("`{shown}` is not executable"))

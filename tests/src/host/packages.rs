@@ -44,6 +44,9 @@ const LAPTOP: &[(&str, &str)] = &[
     ("psql", "postgresql-client-15"),
     ("ps", "procps"),
     ("nft", "nftables"),
+    ("/usr/share/bash-completion/bash_completion", "bash-completion"),
+    ("fish", "fish"),
+    ("zsh", "zsh"),
 ];
 
 /// What builds static programs: the C parts of the TLS library want a C compiler with musl for each architecture.

@@ -23,7 +23,8 @@ pub struct LaptopCommand<'a> {
     args: Vec<String>,
     variables: Vec<(String, String)>,
     folder: PathBuf,
-    terminal: bool,
+    /// Columns of its terminal.
+    terminal: Option<u16>,
     root: Option<PathBuf>,
 }
 
@@ -53,7 +54,7 @@ impl<'a> LaptopCommand<'a> {
             args: Vec::new(),
             variables: Vec::new(),
             folder: laptop.home().to_owned(),
-            terminal: false,
+            terminal: None,
             root: None,
         }
     }
@@ -84,8 +85,13 @@ impl<'a> LaptopCommand<'a> {
 
     /// With a terminal of 24 lines and 100 columns as its controlling one, instead of pipes. Both outputs then come
     /// as one.
-    pub fn terminal(mut self) -> Self {
-        self.terminal = true;
+    pub fn terminal(self) -> Self {
+        self.terminal_of(100)
+    }
+
+    /// The same with another number of columns.
+    pub fn terminal_of(mut self, columns: u16) -> Self {
+        self.terminal = Some(columns);
         self
     }
 
@@ -101,7 +107,7 @@ impl<'a> LaptopCommand<'a> {
         // leader.) A test started in the background by a script ignores SIGINT, and its children would too.
         let mut command = Command::new("env");
         command.args(["--default-signal", "setsid"]);
-        if self.terminal {
+        if self.terminal.is_some() {
             command.arg("--ctty");
         }
         let slot = &self.laptop.slot;
@@ -126,9 +132,11 @@ impl<'a> LaptopCommand<'a> {
             // Together with the user's number std drops all supplementary groups, and the kernel all capabilities.
             command.uid(slot.uid()).gid(slot.gid());
         }
-        if self.terminal {
-            command.env("TERM", "xterm-256color");
-            return run::spawn_on_terminal(slot.network(), &mut command, slot.uid());
+        if let Some(columns) = self.terminal {
+            if !self.variables.iter().any(|(name, _)| name == "TERM") {
+                command.env("TERM", "xterm-256color");
+            }
+            return run::spawn_on_terminal(slot.network(), &mut command, slot.uid(), columns);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         run::spawn(slot.network(), &mut command)

@@ -90,8 +90,9 @@ pub(super) fn spawn_on_terminal(
     namespace: &NetworkNamespace,
     command: &mut Command,
     uid: u32,
+    columns: u16,
 ) -> Result<Run> {
-    let size = Winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = {
         let _alone = starting();
         let terminal = openpty(Some(&size), None)?;

@@ -97,7 +97,7 @@ pub(super) async fn all(
         Ok(None) | Err(_) => {}
     }
     let rights = rights?;
-    if let Some(missing) = rights.missing(connection) {
+    if let Some(missing) = rights.missing(connection).await {
         return Err(missing);
     }
     let selector = format!("{},!{SESSION_LABEL}", selector_query(object.pointer("/spec/selector")));

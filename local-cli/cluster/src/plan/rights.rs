@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Drain;
 use crate::{
     ClusterError, Connection,
-    json::list,
+    json::{list, text},
     resource::{Kind, Objects},
 };
 
@@ -59,9 +59,10 @@ impl Rights {
     }
 
     /// The error about what is missing.
-    pub(super) fn missing(&self, connection: &Connection) -> Option<ClusterError> {
-        self.missing.map(|(resource, verb)| ClusterError::Forbidden {
-            user: connection.user.clone(),
+    pub(super) async fn missing(&self, connection: &Connection) -> Option<ClusterError> {
+        let (resource, verb) = self.missing?;
+        Some(ClusterError::Forbidden {
+            user: own_name(connection).await.unwrap_or_else(|| connection.user.clone()),
             verb: verb.to_owned(),
             resource: resource.to_owned(),
             namespace: connection.namespace.clone(),
@@ -89,6 +90,13 @@ impl Rights {
             nodes: may(&("", "nodes", "get")),
         }
     }
+}
+
+/// As the server calls us, which the name in the kubeconfig need not be: a right is granted to the server's name.
+async fn own_name(connection: &Connection) -> Option<String> {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let answer = Objects::everywhere(connection, Kind::SelfSubjectReview).create(&review).await.ok()?;
+    Some(text(&answer, "/status/userInfo/username").to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

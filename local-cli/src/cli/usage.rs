@@ -1,0 +1,94 @@
+//! A command line that is not understood, told as every other failure: one line of cause, a hint, exit code 125.
+
+use clap::{
+    Error,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use crate::Failure;
+
+/// What is wrong, and what was meant.
+pub(super) fn failure(error: &Error) -> Failure {
+    let failure = Failure::new("DP-USAGE", cause(error));
+    match hint(error) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// What is wrong with a value, without the name of its flag.
+pub(crate) fn cause_of_value(error: &Error) -> String {
+    let value = one(error, ContextKind::InvalidValue).unwrap_or_default();
+    match (error.kind(), std::error::Error::source(error)) {
+        (ErrorKind::InvalidValue, _) if value.is_empty() => "a value is missing".to_owned(),
+        (ErrorKind::InvalidValue, _) => {
+            format!("`{value}` is none of `{}`", many(error, ContextKind::ValidValue).join("`, `"))
+        }
+        (_, Some(source)) => source.to_string(),
+        _ => first_paragraph(error),
+    }
+}
+
+fn cause(error: &Error) -> String {
+    let flag = one(error, ContextKind::InvalidArg);
+    match (error.kind(), flag) {
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some(flag)) => {
+            let name = flag.trim_matches(['<', '>']).split([' ', '=', '[']).next().unwrap_or(&flag);
+            format!("{name}: {}", cause_of_value(error))
+        }
+        (ErrorKind::UnknownArgument, Some(word)) => format!("`{word}` is not expected here"),
+        (ErrorKind::MissingRequiredArgument, _) => {
+            let missing = many(error, ContextKind::InvalidArg);
+            format!("missing: {}", missing.join(" ").replace(['<', '>'], ""))
+        }
+        _ => first_paragraph(error),
+    }
+}
+
+fn hint(error: &Error) -> Option<String> {
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+        if let Some(meant) = many(error, kind).first() {
+            return Some(format!("did you mean `{meant}`"));
+        }
+    }
+    match (error.kind(), one(error, ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(word)) if !word.starts_with('-') => {
+            Some(format!("a program comes after `--`: `-- {word} …`"))
+        }
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, _) => None,
+        (kind, _) => {
+            let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return None };
+            let usage = usage.to_string();
+            let words: Vec<&str> = usage.trim_start_matches("Usage:").split_whitespace().collect();
+            if kind == ErrorKind::MissingRequiredArgument {
+                return Some(format!("usage: {}", words.join(" ")));
+            }
+            let command = words.iter().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+            let what = match kind {
+                ErrorKind::InvalidSubcommand => "lists the commands",
+                ErrorKind::UnknownArgument => "lists the flags",
+                _ => "explains them",
+            };
+            Some(format!("`{} --help` {what}", command.copied().collect::<Vec<_>>().join(" ")))
+        }
+    }
+}
+
+/// clap's own words, without the usage and the advice that follow.
+fn first_paragraph(error: &Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.trim_start_matches("error: ").lines().take_while(|line| !line.trim().is_empty());
+    lines.map(str::trim).collect::<Vec<_>>().join(" ").replace('\'', "`")
+}
+
+fn one(error: &Error, kind: ContextKind) -> Option<String> {
+    many(error, kind).into_iter().next()
+}
+
+fn many(error: &Error, kind: ContextKind) -> Vec<String> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text.clone()],
+        Some(ContextValue::Strings(texts)) => texts.clone(),
+        _ => Vec::new(),
+    }
+}
