@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use devproxy_tests::Bed;
+use devproxy_tests::node::{Node, Place};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::set_up;
 use build::Programs;
@@ -37,7 +40,7 @@ use scene::{Scene, Stage, Wire};
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Arguments {
-    /// Shorter and fewer: two to three minutes
+    /// Shorter, and everything once: three minutes
     #[arg(long)]
     quick: bool,
     /// Everything on standard output as JSON, the rest on standard error
@@ -49,7 +52,7 @@ pub(crate) struct Arguments {
     /// Only these columns
     #[arg(long, value_delimiter = ',', value_name = "COLUMN")]
     columns: Vec<Column>,
-    /// How often each is measured [default: 5, with --quick 2]
+    /// How often each is measured [default: 5 and 2 with delay, 1 with --quick]
     #[arg(long)]
     rounds: Option<usize>,
     /// Exit with 1 if a figure is below its bar
@@ -58,6 +61,9 @@ pub(crate) struct Arguments {
     /// Measure the `devproxy` that was built before, or the one in `DEVPROXY_BIN`
     #[arg(long)]
     no_build: bool,
+    /// Leave the cluster running at the end
+    #[arg(long)]
+    keep: bool,
     /// Print the names of all rows
     #[arg(long)]
     list: bool,
@@ -69,15 +75,23 @@ const DELAYS: [u64; 2] = [20, 80];
 /// How long and how often.
 #[derive(Debug, Clone)]
 struct Effort {
+    begin: Instant,
     rounds: usize,
     delayed_rounds: usize,
     bulk: Duration,
     other: Duration,
-    /// Connections of the last round, each way.
+    /// Of the row that counts connections, each way.
     churn: u64,
     starts: usize,
     idle: &'static [usize],
     delays: &'static [u64],
+}
+
+impl Effort {
+    /// What goes on, for whoever waits.
+    fn tell(&self, what: &str) {
+        eprintln!("{:>5} s  {what}", self.begin.elapsed().as_secs());
+    }
 }
 
 impl Arguments {
@@ -85,10 +99,11 @@ impl Arguments {
         let (second, millis) = (Duration::from_secs(1), Duration::from_millis);
         let mut effort = if self.quick {
             Effort {
-                rounds: 2,
+                begin: Instant::now(),
+                rounds: 1,
                 delayed_rounds: 1,
-                bulk: second,
-                other: millis(700),
+                bulk: millis(700),
+                other: millis(400),
                 churn: 3_000,
                 starts: 1,
                 idle: &[1_000],
@@ -96,6 +111,7 @@ impl Arguments {
             }
         } else {
             Effort {
+                begin: Instant::now(),
                 rounds: 5,
                 delayed_rounds: 2,
                 bulk: 3 * second,
@@ -141,16 +157,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         build::release()?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let start = Instant::now();
-    let figures = runtime.block_on(async {
+    let was_running = Node::status(Place::First)?.is_some_and(|status| status.ready);
+    let (start, mut figures) = (Instant::now(), Figures::default());
+    let measured = runtime.block_on(async {
         tokio::select! {
-            figures = measure(arguments, &programs) => figures,
+            measured = measure(arguments, &programs, &mut figures) => measured,
             // What was made is dropped with the other branch, and removed thereby.
-            _ = tokio::signal::ctrl_c() => bail!("interrupted; what was started is being removed"),
+            signal = interrupted() => bail!("{}", signal?),
         }
-    })?;
+    });
+    // Also after a failure; the failure is what is told.
+    let ended = if was_running || arguments.keep { Ok(()) } else { Node::down(Place::First) };
+    // What was seen until a failure may be of use.
     let bars = bars::all(&figures);
     report::print(&figures, &bars, start.elapsed(), arguments.json);
+    measured.and(ended)?;
     let missed = bars.iter().filter(|bar| bar.passed() == Some(false)).count();
     if arguments.check && missed > 0 {
         bail!("{missed} figures are below their bar");
@@ -158,51 +179,65 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure(arguments: &Arguments, programs: &Programs) -> Result<Figures> {
+/// Until somebody wants it to end.
+async fn interrupted() -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "interrupted").map_err(Into::into),
+        _ = terminate.recv() => Ok("terminated"),
+    }
+}
+
+async fn measure(arguments: &Arguments, programs: &Programs, figures: &mut Figures) -> Result<()> {
     let effort = arguments.effort();
-    let mut figures = Figures::default();
+    effort.tell("cluster, servers");
     if arguments.wants("size") {
-        sizes::measure(programs, &mut figures)?;
+        sizes::measure(programs, figures)?;
     }
     let bed = Bed::get().await?;
     let stage = Stage::set(&bed).await?;
 
     let wanted: Vec<&Row> = ROWS.iter().filter(|row| arguments.wants(row.name)).collect();
     if !wanted.is_empty() || arguments.wants("memory") {
+        effort.tell("a session");
         let scene = Scene::open(&bed, &stage, programs, Wire::Kernel).await?;
         figures.session(&scene.idle_usage().await?);
-        rounds(arguments, &effort, &scene, &wanted, None, &mut figures).await?;
+        rounds(arguments, &effort, &scene, &wanted, None, figures).await?;
         figures.session_peak(&scene.usage()?);
         scene.close().await?;
     }
     if arguments.wants("idle-flows") {
+        effort.tell("a session that nothing has warmed up");
         let scene = Scene::open(&bed, &stage, programs, Wire::Kernel).await?;
-        idle::measure(&scene, effort.idle, &mut figures).await?;
+        idle::measure(&scene, &effort, figures).await?;
         scene.close().await?;
     }
     if arguments.wants("start") {
-        start::measure(&bed, &stage, programs, effort.starts, &mut figures).await?;
+        start::measure(&bed, &stage, programs, &effort, figures).await?;
     }
     let delayed: Vec<_> = effort
         .delays
         .iter()
         .map(|delay| {
-            let rows = ROWS.iter().filter(|row| row.delayed && arguments.wants(&row.delayed_name(*delay)));
+            let useful =
+                |row: &&Row| row.delayed && (row.is_bulk() || row.kind == "latency" || !arguments.quick);
+            let rows = ROWS.iter().filter(useful).filter(|row| arguments.wants(&row.delayed_name(*delay)));
             (*delay, rows.collect::<Vec<_>>())
         })
         .filter(|(_, rows)| !rows.is_empty())
         .collect();
     if !delayed.is_empty() {
+        effort.tell("a session over the relay");
         let scene = Scene::open(&bed, &stage, programs, Wire::Relay).await?;
         for (delay, rows) in delayed {
             scene.delay(Duration::from_millis(delay));
-            rounds(arguments, &effort, &scene, &rows, Some(delay), &mut figures).await?;
+            rounds(arguments, &effort, &scene, &rows, Some(delay), figures).await?;
         }
         scene.delay(Duration::ZERO);
         scene.close().await?;
     }
-    stage.clear().await?;
-    Ok(figures)
+    effort.tell("done");
+    stage.clear().await
 }
 
 /// A B C A B C …: every column of every row once, then again.
@@ -216,14 +251,16 @@ async fn rounds(
 ) -> Result<()> {
     let rounds = if delay.is_some() { effort.delayed_rounds } else { effort.rounds };
     for round in 0..rounds {
-        for row in rows {
+        for row in rows.iter().filter(|row| !row.once || round + 1 == rounds) {
             let name = delay.map_or_else(|| row.name.to_owned(), |delay| row.delayed_name(delay));
-            eprintln!("round {} of {rounds}: {name}", round + 1);
-            for column in row.columns.iter().copied().filter(|column| arguments.wants_column(*column)) {
+            effort.tell(&format!("round {} of {rounds}: {name}", round + 1));
+            // Between pods there is no delay to be seen.
+            let useful = |column: &Column| delay.is_none() || *column != Column::Direct;
+            let wanted = |column: &Column| useful(column) && arguments.wants_column(*column);
+            for column in row.columns.iter().copied().filter(wanted) {
                 let before = scene.times();
                 let start = Instant::now();
-                let last = delay.is_none() && round + 1 == rounds;
-                match scene.measure(column, row, effort, last).await {
+                match scene.measure(column, row, effort).await {
                     Ok(seen) => {
                         let seen = row.read(&seen).with_context(|| format!("{name}, {}", column.name()))?;
                         figures.add(&name, column, seen);
@@ -269,7 +306,7 @@ mod tests {
     fn columns_are_named_as_in_the_table() {
         let some = arguments("--columns port-forward,outbound --quick");
         assert!(some.wants_column(Column::PortForward) && !some.wants_column(Column::Direct));
-        assert_eq!(some.effort().rounds, 2);
+        assert_eq!(some.effort().rounds, 1);
         assert_eq!(arguments("--rounds 7").effort().rounds, 7);
     }
 }

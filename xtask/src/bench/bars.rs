@@ -114,7 +114,8 @@ impl Look<'_> {
             let rate = self.ratio("per second", ("connections", column), ("connections", PF));
             bars.push(bar(format!("connections per second: {name} / port-forward"), "×", rate, AtLeast(4.0)));
             let sum = |figure| {
-                let values = self.0.of("connections", figure, name);
+                let of = |row| self.0.of(row, figure, name).iter();
+                let values: Vec<f64> = of("connections").chain(of("connections-many")).copied().collect();
                 (!values.is_empty()).then(|| values.iter().sum::<f64>())
             };
             let count = sum("count").unwrap_or_default();
@@ -234,9 +235,9 @@ mod tests {
     #[test]
     fn failures_of_all_rounds_are_added() {
         let mut figures = Figures::default();
-        for (count, failed) in [(100.0, 0.0), (50_000.0, 2.0)] {
-            figures.put("connections", "count", "inbound", count);
-            figures.put("connections", "failed", "inbound", failed);
+        for (row, count, failed) in [("connections", 100.0, 0.0), ("connections-many", 50_000.0, 2.0)] {
+            figures.put(row, "count", "inbound", count);
+            figures.put(row, "failed", "inbound", failed);
         }
         let bars = all(&figures);
         let bar = bars.iter().find(|bar| bar.what == "connections: failed of 50100 inbound").unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use shopd::bench::result::Idle;
 
+use super::Effort;
 use super::figures::Figures;
 use super::processes::Role;
 use super::scene::{CLIENT, MINE, Scene};
@@ -18,14 +19,14 @@ const FIRST: usize = 100;
 const SETTLE: Duration = Duration::from_secs(2);
 const ROLES: [Role; 2] = [Role::Session, Role::Agent];
 
-pub(super) async fn measure(scene: &Scene<'_>, counts: &[usize], figures: &mut Figures) -> Result<()> {
+pub(super) async fn measure(scene: &Scene<'_>, effort: &Effort, figures: &mut Figures) -> Result<()> {
     outbound(scene, FIRST, async || Ok(())).await?;
     inbound(scene, FIRST, async || Ok(())).await?;
     tokio::time::sleep(SETTLE).await;
     let before: Vec<f64> = resident(scene)?;
-    for count in counts {
+    for count in effort.idle {
         for way in ["outbound", "inbound"] {
-            eprintln!("idle-flows: {count} {way}");
+            effort.tell(&format!("idle-flows: {count} {way}"));
             let mut after = Vec::new();
             let look = async || {
                 after = resident(scene)?;

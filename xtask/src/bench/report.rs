@@ -41,7 +41,7 @@ pub(crate) fn print(figures: &Figures, bars: &[Bar], took: Duration, json: bool)
         let said = if installed { "on PATH, has no column yet" } else { "not installed, no column" };
         let _ = writeln!(text, "{tool}: {said}");
     }
-    let _ = writeln!(text, "{} s on {} processors", took.as_secs(), processors());
+    let _ = writeln!(text, "{} s on {} processors, Linux {}", took.as_secs(), processors(), kernel());
     if json {
         eprint!("{text}");
         println!("{:#}", as_json(figures, bars, took));
@@ -54,11 +54,21 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
 /// Figures of a row are told one below the other; a column is as wide as its spread needs.
 fn tables(figures: &Figures) -> String {
     let mut text = String::new();
     let mut head: Vec<String> = Vec::new();
     for (row, figure) in figures.order() {
+        // How busy everybody was is for profiles: of most rows it is in the JSON only.
+        if figure.starts_with("CPU %")
+            && !["bulk-down-1", "bulk-up-1", "connections", "http1"].contains(&row.as_str())
+        {
+            continue;
+        }
         let load = ROWS.iter().any(|load| row.split('@').next() == Some(load.name));
         let columns: Vec<_> = if load {
             Column::ALL.iter().map(|column| column.name().to_owned()).collect()
@@ -133,7 +143,7 @@ fn as_json(figures: &Figures, bars: &[Bar], took: Duration) -> Value {
         .map(|bar| json!({"what": bar.what, "unit": bar.unit, "seen": bar.seen, "limit": bar.limit, "passed": bar.passed()}))
         .collect();
     json!({
-        "processors": processors(), "seconds": took.as_secs(), "figures": rows, "bars": bars,
+        "processors": processors(), "kernel": kernel(), "seconds": took.as_secs(), "figures": rows, "bars": bars,
         "without_figure": figures.failures(),
         "other_tools": others().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
     })

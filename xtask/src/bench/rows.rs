@@ -17,6 +17,8 @@ pub(crate) struct Row {
     pub(crate) connections: u32,
     /// Also measured with delay.
     pub(crate) delayed: bool,
+    /// Measured in the last round only, until it has its count.
+    pub(crate) once: bool,
     read: fn(&str) -> Result<Seen>,
 }
 
@@ -27,14 +29,15 @@ const ALL: &[Column] = &Column::ALL;
 const THROUGH: &[Column] = &[Column::Direct, Column::PortForward, Column::Outbound, Column::Inbound];
 /// Port-forward carries no datagrams.
 const DATAGRAMS: &[Column] = &[Column::Direct, Column::Outbound, Column::Inbound];
+const SESSION: &[Column] = &[Column::Outbound, Column::Inbound];
 const NAMES: &[Column] = &[Column::Direct, Column::Outbound];
 
 const fn row(name: &'static str, columns: &'static [Column], read: fn(&str) -> Result<Seen>) -> Row {
-    Row { name, kind: name, columns, connections: 1, delayed: false, read }
+    Row { name, kind: name, columns, connections: 1, delayed: false, once: false, read }
 }
 
 const fn bulk(name: &'static str, kind: &'static str, connections: u32) -> Row {
-    Row { name, kind, columns: ALL, connections, delayed: true, read: streams }
+    Row { name, kind, columns: ALL, connections, delayed: true, once: false, read: streams }
 }
 
 /// All rows that are a load, in their order within a round.
@@ -47,6 +50,12 @@ pub(crate) const ROWS: &[Row] = &[
     Row { delayed: true, ..row("latency-beside-down", THROUGH, beside) },
     Row { delayed: true, ..row("latency-beside-up", THROUGH, beside) },
     Row { connections: 16, delayed: true, ..row("connections", THROUGH, requests) },
+    Row {
+        kind: "connections-ended",
+        connections: 16,
+        once: true,
+        ..row("connections-many", SESSION, requests)
+    },
     Row { connections: 32, delayed: true, ..row("http1", THROUGH, requests) },
     Row { connections: 4, ..row("http2", THROUGH, requests) },
     row("udp", DATAGRAMS, requests),

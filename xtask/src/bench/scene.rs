@@ -106,18 +106,12 @@ impl<'a> Scene<'a> {
     }
 
     /// What the load printed.
-    pub(super) async fn measure(
-        &self,
-        column: Column,
-        row: &Row,
-        effort: &Effort,
-        last: bool,
-    ) -> Result<String> {
+    pub(super) async fn measure(&self, column: Column, row: &Row, effort: &Effort) -> Result<String> {
         let mut time = if row.is_bulk() { effort.bulk } else { effort.other };
         let mut words = vec![row.kind.to_owned()];
         let mut flag = |name: &str, value: String| words.extend([name.to_owned(), value]);
         flag("--connections", row.connections.to_string());
-        if row.kind == "connections" && last && matches!(column, Column::Outbound | Column::Inbound) {
+        if row.once {
             time = LIMIT;
             flag("--count", effort.churn.to_string());
         }

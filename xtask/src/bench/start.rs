@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use devproxy_tests::Bed;
 use serde_json::Value;
 
+use super::Effort;
 use super::build::Programs;
 use super::figures::Figures;
 use super::scene::{MINE, Stage, Wire, laptop};
@@ -20,14 +21,14 @@ pub(super) async fn measure(
     bed: &Bed,
     stage: &Stage,
     programs: &Programs,
-    times: usize,
+    effort: &Effort,
     figures: &mut Figures,
 ) -> Result<()> {
     let laptop = laptop(bed, stage, programs, Wire::Kernel).await?;
     let mut kubectl = stage.shop.cluster().kubectl().command();
     let watch = Watch::start(kubectl.args(["--namespace", stage.shop.name()]))?;
-    for number in 0..times {
-        eprintln!("start: {} of {times}", number + 1);
+    for number in 0..effort.starts {
+        effort.tell(&format!("start {} of {}", number + 1, effort.starts));
         let enter = Instant::now();
         let mut swap =
             laptop.command("devproxy").args(["swap", MINE, "--", "sh", "-c", "echo in the shell"]).spawn()?;

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `bulk-down`, `bulk-up` | a [`Stream`](super::result::Stream) for each connection |
 //! | `latency`, `latency-beside-down`, `latency-beside-up` | [`Beside`] |
-//! | `connections`, `http1`, `http2`, `udp`, `dns-same`, `dns-new` | [`Requests`](super::result::Requests) |
+//! | `connections`, `connections-ended`, `http1`, `http2`, `udp`, `dns-same`, `dns-new` | [`Requests`](super::result::Requests) |
 //! | `idle` | [`Idle`](super::result::Idle) when all are open; they stay so until standard input ends |
 
 use std::io::{Error, Read as _, Result, Write as _};
@@ -70,10 +70,11 @@ impl Wish {
             "latency" => json(&Beside { requests: self.latency().await?, bulk: None }),
             "latency-beside-down" => json(&self.beside(Direction::Down).await?),
             "latency-beside-up" => json(&self.beside(Direction::Up).await?),
-            "connections" => {
+            "connections" | "connections-ended" => {
                 let server = self.address(0).await?;
                 let servers = CHURN_PORTS.map(|port| SocketAddr::new(server.ip(), port)).collect();
-                let amount = Amount { at_once: self.connections, count: self.count, time: self.time };
+                let ended = self.kind == "connections-ended";
+                let amount = Amount { at_once: self.connections, ended, count: self.count, time: self.time };
                 json(&churn::measure(servers, amount).await?)
             }
             "http1" => json(&http1::measure(self.connect(HTTP1_PORT).await?, self.time).await?),
