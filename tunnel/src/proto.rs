@@ -14,6 +14,7 @@
 //!
 //! On a lane travel *records* (see [`record`]), numbered from 1, each with whole *frames* (see [`frame`]).
 
+mod bulk;
 pub mod chunks;
 pub mod connection;
 pub mod flow;

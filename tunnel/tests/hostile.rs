@@ -66,7 +66,7 @@ fn meta(open: &Open) -> Vec<u8> {
 
 #[test]
 fn unknown_frames_and_reserved_ones_end_the_tunnel() {
-    for kind in [0, 12, 13, 255] {
+    for kind in [0, 12, 14, 255] {
         let unknown = Victim::new().hear_bytes(&[kind, 0, 0, 0, 0, 0, 0, 0]).unwrap_err();
         assert_eq!(unknown, ProtocolError::Frame(FrameError::Unknown(kind)));
     }

@@ -60,6 +60,8 @@ fn tight() -> Limits {
         send_queue: 3000,
         total_send_queue: 20_000,
         crowded_send_queue: 500,
+        bulk_burst: 1500,
+        bulk_rate: 20_000,
         flows: 24,
         unanswered: 4,
         datagrams: 8,

@@ -1,4 +1,4 @@
-//! How flows share a lane, in virtual time.
+//! How flows share lanes, in virtual time.
 
 mod support;
 
@@ -213,4 +213,60 @@ fn an_idle_tunnel_is_quiet_but_for_its_pings() {
     }
     assert!((100..2000).contains(&bytes), "{bytes} bytes a minute");
     assert!(pair.ends[LAPTOP].poll_ended(Waker::noop()).is_none());
+}
+
+/// Everything in flight on `lane` arrives at the agent, and its answers back on all lanes.
+fn exchange(pair: &mut Pair, lane: usize) {
+    while pair.transmit(LAPTOP, lane) > 0 {}
+    pair.deliver(AGENT, lane, usize::MAX);
+    for lane in 0..pair.wires.len() {
+        while pair.transmit(AGENT, lane) > 0 {}
+        pair.deliver(LAPTOP, lane, usize::MAX);
+    }
+}
+
+/// A flow that sent enough at home to go on on the bulk lane.
+fn bulk_flow(pair: &mut Pair) -> FlowId {
+    let bulk = pair.connect(&target());
+    for _ in 0..20 {
+        fill(pair, bulk);
+        exchange(pair, 0);
+        drain(pair, bulk);
+        pair.advance(Duration::from_millis(1));
+    }
+    bulk
+}
+
+#[test]
+fn a_download_leaves_the_home_lane_and_a_keystroke_does_not_wait_for_it() {
+    let mut pair = Pair::new(2, &Limits::default());
+    let bulk = bulk_flow(&mut pair);
+    let keys = pair.connect(&target());
+    fill(&mut pair, bulk);
+    assert_eq!(pair.write(LAPTOP, keys, b"x"), Poll::Ready(Ok(1)));
+    // The bulk lane stands still; what the home lane sends is the keystroke and nothing else.
+    let sent: usize = std::iter::from_fn(|| Some(pair.transmit(LAPTOP, 0)).filter(|sent| *sent > 0)).sum();
+    assert!(sent < 100, "{sent} bytes beside the keystroke");
+    pair.deliver(AGENT, 0, usize::MAX);
+    assert_eq!(pair.read(AGENT, keys, 8), Poll::Ready(Ok(Some(b"x".to_vec()))));
+    assert!(pair.transmit(LAPTOP, 1) > 0, "the download is on the other lane");
+}
+
+#[test]
+fn a_flow_that_calmed_down_comes_home() {
+    let mut pair = Pair::new(2, &Limits::default());
+    let flow = bulk_flow(&mut pair);
+    fill(&mut pair, flow);
+    exchange(&mut pair, 1);
+    drain(&mut pair, flow);
+    pair.advance(Duration::from_secs(5));
+    exchange(&mut pair, 1);
+    assert!(matches!(pair.write(LAPTOP, flow, b"calm"), Poll::Ready(Ok(4))));
+    exchange(&mut pair, 1);
+    exchange(&mut pair, 0);
+    assert_eq!(pair.read(AGENT, flow, 8), Poll::Ready(Ok(Some(b"calm".to_vec()))));
+    assert!(matches!(pair.write(LAPTOP, flow, b"home"), Poll::Ready(Ok(4))));
+    assert_eq!(pair.transmit(LAPTOP, 1), 0);
+    exchange(&mut pair, 0);
+    assert_eq!(pair.read(AGENT, flow, 8), Poll::Ready(Ok(Some(b"home".to_vec()))));
 }

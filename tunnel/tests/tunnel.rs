@@ -302,7 +302,7 @@ async fn dropping_the_last_handle_closes_the_tunnel() {
 }
 
 #[tokio::test]
-async fn attached_lanes_carry_flows_too() {
+async fn attached_lanes_carry_bulk_in_order() {
     let mut ends = Ends::new().await;
     for _ in 0..3 {
         let (near, far) = support::carriers(TunnelId(7)).await;
@@ -311,13 +311,17 @@ async fn attached_lanes_carry_flows_too() {
     }
     let (stranger, _far) = support::carriers(TunnelId(8)).await;
     assert_eq!(ends.laptop.attach(stranger).await, Err(Refusal::Unsupported));
-    let mut flows = Vec::new();
-    for _ in 0..16 {
-        flows.push(ends.flow().await);
-    }
-    for (near, far) in &mut flows {
-        near.write_all(b"over its own lane").await.unwrap();
-        within(far.read_exact(&mut [0; 17])).await.unwrap();
+    let sent = support::pattern(2 << 20);
+    for _ in 0..8 {
+        let (mut near, mut far) = ends.flow().await;
+        let mut received = Vec::new();
+        let write = async {
+            near.write_all(&sent).await.unwrap();
+            near.shutdown().await.unwrap();
+        };
+        let ((), read) = within(async { tokio::join!(write, far.read_to_end(&mut received)) }).await;
+        read.unwrap();
+        assert!(received == sent);
     }
 }
 

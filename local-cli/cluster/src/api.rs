@@ -1,7 +1,7 @@
 //! The connection: context, namespace and kubeconfig as kubectl has them. Proxies, exec plugins and the renewal of
 //! tokens are kube's.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use hyper_timeout::TimeoutConnector;
@@ -15,9 +15,9 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use serde::{Deserialize, Serialize};
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
-use crate::{ClusterError, target::nearest};
+use crate::{ClusterError, carrier, read_ahead::ReadAhead, target::nearest};
 
 /// An API server that does not take a connection for so long counts as unreachable. Shorter than the wait for any
 /// answer, so that it is known which of them ended.
@@ -47,6 +47,8 @@ pub struct Connection {
     pub cluster_url: String,
     /// Name of the login in the kubeconfig: a best effort, the server may call it otherwise.
     pub user: String,
+    /// What its carriers learnt.
+    pub(crate) carriers: Arc<carrier::Known>,
 }
 
 impl Connection {
@@ -96,7 +98,7 @@ impl Connection {
         let cluster_url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client =
             client(config).map_err(|error| ClusterError::Kubeconfig { message: error.to_string() })?;
-        Ok(Self { client, namespace, context, cluster_url, user })
+        Ok(Self { client, namespace, context, cluster_url, user, carriers: Arc::default() })
     }
 
     /// The same connection in another namespace.
@@ -122,6 +124,7 @@ fn client(config: Config) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    let tcp = tcp.map_response(ReadAhead::new);
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);

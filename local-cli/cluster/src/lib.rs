@@ -17,7 +17,6 @@
 
 pub mod api;
 pub mod candidates;
-pub mod carrier;
 pub mod error;
 pub mod lease;
 pub mod name;
@@ -32,16 +31,18 @@ pub mod status;
 pub mod swap;
 pub mod target;
 
+mod carrier;
 mod event;
 mod json;
 mod ownership;
 mod quantity;
+mod read_ahead;
 mod resource;
 mod slices;
 mod wait;
 
 pub use api::{ApiSettings, Connection};
-pub use carrier::{Carrier, portforward};
+pub use carrier::portforward;
 pub use error::ClusterError;
 pub use plan::{
     Architecture, DeclaredPort, Drain, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,

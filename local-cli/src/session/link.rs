@@ -33,6 +33,8 @@ const EARLY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// How long the agent has to answer a command.
 const COMMAND: Duration = Duration::from_secs(10);
+/// Attempts at the lane for bulk; a session works without.
+const BULK_ATTEMPTS: u32 = 5;
 
 /// Where the agent is and how to prove that we are its laptop.
 #[derive(Clone)]
@@ -148,7 +150,29 @@ impl Connected {
         while trees.len() < roots.len() {
             trees.push(control::read(&mut files).await.map_err(|e| tunnel_failure(chain(&e)))?);
         }
+        driver.spawn(bulk_lane(address.clone(), pod.to_owned(), id, tunnel.clone()));
         Ok(Self { tunnel, facts, trees, round_trip, carried, incoming, from_agent, to_agent, files, driver })
+    }
+}
+
+/// Adds the lane for bulk to a tunnel that works without. Tried a few times: a gateway may limit connections.
+async fn bulk_lane(address: Address, pod: String, id: TunnelId, tunnel: Tunnel) {
+    let mut pause = RETRY.0;
+    for _ in 0..BULK_ATTEMPTS {
+        let attempt = async {
+            let stream = portforward(&address.connection, &pod, address.tunnel_port).await?;
+            let carrier = Carrier::handshake_lane(stream, Role::Laptop, &address.key, id, 1)
+                .await
+                .map_err(|e| tunnel_failure(chain(&e)))?;
+            tunnel.attach(carrier).await.map_err(tunnel_failure)
+        };
+        match timeout(ATTEMPT, attempt).await {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => tracing::info!(%failure, "no lane for bulk"),
+            Err(_) => tracing::info!("no lane for bulk within 10 s"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
     }
 }
 

@@ -66,6 +66,12 @@ impl Chunks {
         }
     }
 
+    /// Appends all of `other`.
+    pub fn append(&mut self, mut other: Self, pool: &mut Pool) {
+        let all = other.len;
+        other.take(all, |bytes| self.push(bytes, pool), &mut Pool::default());
+    }
+
     /// Takes up to `most` bytes, handing each contiguous piece to `sink`. Returns how many were taken.
     pub fn take(&mut self, most: usize, mut sink: impl FnMut(&[u8]), pool: &mut Pool) -> usize {
         let mut left = most;

@@ -16,7 +16,7 @@ use super::{
     chunks::Pool,
     flow::{Flow, Phase},
     frame::{FlowId, FrameError, ResetCode},
-    lane::{Control, Lane, LaneId},
+    lane::{Control, HOME, Lane, LaneId},
     limits::Limits,
     waiters::Waiters,
 };
@@ -97,6 +97,8 @@ enum Life {
 pub struct Connection {
     limits: Limits,
     lanes: Vec<Lane>,
+    /// Highest flow that the other side opened.
+    highest: Option<FlowId>,
     flows: HashMap<FlowId, Flow>,
     /// Id of the next flow that we open.
     next: FlowId,
@@ -124,6 +126,7 @@ impl Connection {
         Self {
             limits,
             lanes: Vec::new(),
+            highest: None,
             flows: HashMap::new(),
             next: FlowId(match role {
                 Role::Laptop => 2,
@@ -182,6 +185,10 @@ impl Connection {
     /// Smoothed round-trip time of the fastest lane.
     pub fn round_trip(&self) -> Option<Duration> {
         self.lanes.iter().filter_map(Lane::round_trip).min()
+    }
+
+    fn shortest_round_trip(&self) -> Duration {
+        self.lanes.iter().map(Lane::shortest_round_trip).min().unwrap_or_default()
     }
 
     /// Numbers of the last record sent on a lane and of the last that the other side acknowledged.
@@ -282,8 +289,10 @@ impl Connection {
         id.0 % 2 == self.next.0 % 2
     }
 
-    fn control(&mut self, lane: LaneId, frame: Control) {
-        self.lanes[lane].control.push_back(frame);
+    fn control(&mut self, frame: Control) {
+        if let Some(home) = self.lanes.get_mut(HOME) {
+            home.control.push_back(frame);
+        }
         self.wake_driver();
     }
 
@@ -299,7 +308,7 @@ impl Connection {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         if flow.place == super::flow::Place::None && flow.can_send() {
             flow.place = super::flow::Place::Fresh;
-            self.lanes[flow.lane].fresh.push_back(id);
+            self.lanes[flow.lane()].fresh.push_back(id);
             self.wake_driver();
         }
     }
@@ -315,7 +324,6 @@ impl Connection {
 
     fn insert(&mut self, id: FlowId, flow: Flow) {
         self.promised += flow.window_size();
-        self.lanes[flow.lane].flows += 1;
         if flow.mine {
             self.mine += 1;
         } else {
@@ -329,7 +337,6 @@ impl Connection {
         let Some(flow) = self.flows.remove(&id) else { return };
         self.promised -= flow.window_size();
         self.unsent -= flow.unsent();
-        self.lanes[flow.lane].flows -= 1;
         if flow.mine {
             self.mine -= 1;
         } else {
@@ -340,7 +347,7 @@ impl Connection {
         }
     }
 
-    fn reset_frame(&mut self, id: FlowId, lane: LaneId, code: ResetCode) {
-        self.control(lane, Control::Reset(id, code));
+    fn reset_frame(&mut self, id: FlowId, code: ResetCode) {
+        self.control(Control::Reset(id, code));
     }
 }

@@ -4,7 +4,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{chunks::Chunks, lane::LaneId, waiters::Waiters, window::Window};
+use super::{
+    bulk::{Arrival, Departure},
+    chunks::Chunks,
+    lane::{HOME, LaneId},
+    waiters::Waiters,
+    window::Window,
+};
 use crate::Refusal;
 
 /// A call on a flow cannot go on.
@@ -52,7 +58,6 @@ pub(super) enum Place {
 
 #[derive(Debug)]
 pub(super) struct Flow {
-    pub(super) lane: LaneId,
     pub(super) mine: bool,
     pub(super) phase: Phase,
     /// The encoded [`Open`](crate::Open): ours until it is sent, theirs until it is taken. Encoded, since a hostile
@@ -79,11 +84,13 @@ pub(super) enum Body {
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) unsent: Chunks,
+    pub(super) departure: Departure,
     pub(super) credit: u64,
     pub(super) fin: Fin,
     /// The other side reads no more.
     pub(super) stopped: bool,
     pub(super) unread: Chunks,
+    pub(super) arrival: Arrival,
     pub(super) window: Window,
     pub(super) fin_received: bool,
     /// Already in its lane's list of owed credit.
@@ -101,23 +108,24 @@ pub(super) struct DatagramQueues {
 }
 
 impl Flow {
-    pub(super) fn new(lane: LaneId, mine: bool, phase: Phase, datagrams: bool, window: u32) -> Self {
+    pub(super) fn new(mine: bool, phase: Phase, datagrams: bool, window: u32) -> Self {
         let body = if datagrams {
             Body::Datagrams(Box::default())
         } else {
             Body::Stream(Stream {
                 unsent: Chunks::default(),
+                departure: Departure::default(),
                 credit: 0,
                 fin: Fin::None,
                 stopped: false,
                 unread: Chunks::default(),
+                arrival: Arrival::default(),
                 window: Window::new(window),
                 fin_received: false,
                 credit_listed: false,
             })
         };
         Self {
-            lane,
             mine,
             phase,
             meta: Vec::new(),
@@ -128,6 +136,14 @@ impl Flow {
             deficit: 0,
             readers: Waiters::default(),
             writers: Waiters::default(),
+        }
+    }
+
+    /// The lane that its data leaves on.
+    pub(super) fn lane(&self) -> LaneId {
+        match &self.body {
+            Body::Stream(stream) => stream.departure.lane(),
+            Body::Datagrams(_) => HOME,
         }
     }
 

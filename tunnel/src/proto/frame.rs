@@ -38,6 +38,7 @@ enum Kind {
     Goaway = 10,
     Ack = 11,
     Resume = 12,
+    Move = 13,
 }
 
 /// How a flow ends early.
@@ -60,6 +61,9 @@ pub enum Frame<'a> {
     Data(FlowId, &'a [u8]),
     /// No more bytes in this direction.
     Fin(FlowId),
+    /// The sender's further DATA and its FIN come on another lane. Only when the record of the first DATA on this lane,
+    /// and that of the move to it, were acknowledged.
+    Move(FlowId),
     /// See [`ResetCode`].
     Reset(FlowId, ResetCode),
     /// So many more bytes may be sent.
@@ -122,6 +126,7 @@ impl<'a> Frame<'a> {
             },
             Kind::Data if !payload.is_empty() => Self::Data(flow, payload),
             Kind::Fin if payload.is_empty() => Self::Fin(flow),
+            Kind::Move if payload.is_empty() => Self::Move(flow),
             Kind::Reset => match payload {
                 [STOP] => Self::Reset(flow, ResetCode::Stop),
                 [code] => Self::Reset(flow, ResetCode::Abort(refusal_of(*code).ok_or(malformed)?)),
@@ -134,7 +139,7 @@ impl<'a> Frame<'a> {
             Kind::Goaway if payload.is_empty() => Self::Goaway,
             Kind::Ack => Self::Ack(u64_of(payload).ok_or(malformed)?),
             Kind::Resume => return Err(FrameError::Unknown(*kind)),
-            Kind::Data | Kind::Fin | Kind::Goaway => return Err(malformed),
+            Kind::Data | Kind::Fin | Kind::Move | Kind::Goaway => return Err(malformed),
         };
         Ok(Some(frame))
     }
@@ -156,6 +161,7 @@ impl<'a> Frame<'a> {
             Self::Answer(flow, Err(why)) => put_all(out, Kind::Answer, flow, &[code_of(why)]),
             Self::Data(flow, bytes) => put_all(out, Kind::Data, flow, bytes),
             Self::Fin(flow) => put(out, Kind::Fin, flow, 0),
+            Self::Move(flow) => put(out, Kind::Move, flow, 0),
             Self::Reset(flow, ResetCode::Abort(why)) => put_all(out, Kind::Reset, flow, &[code_of(why)]),
             Self::Reset(flow, ResetCode::Stop) => put_all(out, Kind::Reset, flow, &[STOP]),
             Self::Credit(flow, bytes) => put_all(out, Kind::Credit, flow, &bytes.to_le_bytes()),
@@ -182,7 +188,7 @@ const STOP: u8 = 0x40;
 
 impl Kind {
     fn from_wire(kind: u8) -> Option<Self> {
-        const ALL: [Kind; 12] = [
+        const ALL: [Kind; 13] = [
             Kind::Open,
             Kind::Answer,
             Kind::Data,
@@ -195,6 +201,7 @@ impl Kind {
             Kind::Goaway,
             Kind::Ack,
             Kind::Resume,
+            Kind::Move,
         ];
         ALL.get(usize::from(kind).checked_sub(1)?).copied()
     }

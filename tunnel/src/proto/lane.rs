@@ -11,8 +11,12 @@ use super::{
 };
 use crate::Refusal;
 
-/// Index of a lane in its tunnel; the two ends may count differently.
+/// Index of a lane in its tunnel; the two ends may count the bulk lanes differently.
 pub type LaneId = usize;
+
+/// The lane that the tunnel began with: opens, answers, credit, resets, datagrams, and the data of flows that are not
+/// bulk. All others are bulk lanes.
+pub const HOME: LaneId = 0;
 
 /// A lane whose peer does not take its answers is not read any further beyond this many frames (3 MiB of memory).
 /// More than all flows of both ends together may honestly have waiting, for two ends that both stopped reading would
@@ -42,10 +46,6 @@ pub(super) struct Lane {
     /// The first datagram did not fit behind the control frames: next time it goes first.
     pub(super) data_first: bool,
     pub(super) pong: Option<u64>,
-    /// Flows on this lane.
-    pub(super) flows: usize,
-    /// Highest flow that the other side opened here.
-    pub(super) highest: Option<FlowId>,
     pub(super) goaway: bool,
 
     /// Number of the last record sent.
@@ -77,8 +77,6 @@ impl Lane {
             ready: VecDeque::new(),
             data_first: false,
             pong: None,
-            flows: 0,
-            highest: None,
             goaway: false,
             sent: 0,
             acknowledged: 0,

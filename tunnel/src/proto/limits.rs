@@ -11,6 +11,10 @@ pub struct Limits {
     pub max_window: u32,
     /// Sum of all receive windows, bytes, beyond which new flows get smaller ones and none grows.
     pub total_window: u64,
+    /// A direction of a flow that is so many bytes ahead of [`Self::bulk_rate`] is bulk and leaves the home lane.
+    pub bulk_burst: u32,
+    /// Bytes per second that never make a flow bulk.
+    pub bulk_rate: u32,
     /// Bytes a flow may queue towards its lane.
     pub send_queue: usize,
     /// Bytes all flows together may queue; beyond it each flow keeps [`Self::crowded_send_queue`].
@@ -45,6 +49,8 @@ impl Default for Limits {
             initial_window: 256 << 10,
             max_window: 16 << 20,
             total_window: 256 << 20,
+            bulk_burst: 256 << 10,
+            bulk_rate: 256 << 10,
             send_queue: 128 << 10,
             total_send_queue: 64 << 20,
             crowded_send_queue: 4 << 10,

@@ -9,6 +9,7 @@ use super::{Connection, Life};
 use crate::proto::{
     flow::{Body, Fin, FlowError},
     frame::FlowId,
+    lane::HOME,
 };
 
 /// What a read gave.
@@ -31,6 +32,7 @@ impl Connection {
         now: Instant,
     ) -> Poll<Result<ReadOutcome, FlowError>> {
         let over = self.ended().is_some();
+        let shortest_round_trip = self.shortest_round_trip();
         let Some(flow) = self.flows.get_mut(&id) else { return Poll::Ready(Err(FlowError::TunnelEnded)) };
         if let Some(why) = flow.reset {
             return Poll::Ready(Err(FlowError::Reset(why)));
@@ -47,20 +49,14 @@ impl Connection {
             return Poll::Pending;
         }
         let taken = stream.unread.take(most, sink, &mut self.pool);
-        let lane = &mut self.lanes[flow.lane];
         let allowance = self.limits.total_window.saturating_sub(self.promised);
         let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
-        let growth = stream.window.consume(
-            taken_u32,
-            now,
-            lane.shortest_round_trip(),
-            self.limits.max_window,
-            allowance,
-        );
+        let growth =
+            stream.window.consume(taken_u32, now, shortest_round_trip, self.limits.max_window, allowance);
         self.promised += u64::from(growth);
         if !stream.fin_received && !stream.credit_listed && stream.window.owes() {
             stream.credit_listed = true;
-            lane.credits.push_back(id);
+            self.lanes[HOME].credits.push_back(id);
             self.wake_driver();
         }
         Poll::Ready(Ok(ReadOutcome::Bytes(taken)))

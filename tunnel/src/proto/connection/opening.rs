@@ -8,7 +8,7 @@ use crate::{
     proto::{
         flow::{Body, Fin, Flow, Phase},
         frame::{FlowId, MAX_META, ResetCode},
-        lane::{Control, LaneId},
+        lane::{Control, HOME},
     },
 };
 
@@ -25,8 +25,8 @@ impl Connection {
         if meta.len() > MAX_META {
             return Err(Refusal::Unsupported);
         }
-        let lane = self.choose_lane().ok_or(Refusal::Closed)?;
-        if self.mine >= self.limits.flows || self.lanes[lane].control.len() >= MOST_QUEUED {
+        let home = self.lanes.get(HOME).ok_or(Refusal::Closed)?;
+        if self.mine >= self.limits.flows || home.control.len() >= MOST_QUEUED {
             return Err(Refusal::Overloaded);
         }
         let id = self.next;
@@ -34,10 +34,10 @@ impl Connection {
         self.next = FlowId(id.0.checked_add(2).ok_or(Refusal::Overloaded)?);
         let datagrams = open.is_datagram();
         let window = if datagrams { 0 } else { self.promise_window() };
-        let mut flow = Flow::new(lane, true, Phase::Opening { sent: false }, datagrams, window);
+        let mut flow = Flow::new(true, Phase::Opening { sent: false }, datagrams, window);
         flow.meta = meta;
         self.insert(id, flow);
-        self.control(lane, Control::Open(id));
+        self.control(Control::Open(id));
         Ok(id)
     }
 
@@ -96,17 +96,16 @@ impl Connection {
             Body::Stream(stream) => stream.window.size(),
             Body::Datagrams(_) => 0,
         };
-        let lane = flow.lane;
-        self.control(lane, Control::Answer(id, Ok(window)));
+        self.control(Control::Answer(id, Ok(window)));
     }
 
     /// Answers with the reason; the flow is gone.
     pub fn refuse(&mut self, id: FlowId, why: Refusal) {
         let Some(flow) = self.flows.get(&id) else { return };
-        let (lane, taken_back) = (flow.lane, flow.reset.is_some());
+        let taken_back = flow.reset.is_some();
         self.retire(id);
         if !taken_back {
-            self.control(lane, Control::Answer(id, Err(why)));
+            self.control(Control::Answer(id, Err(why)));
         }
     }
 
@@ -128,7 +127,6 @@ impl Connection {
     pub fn release(&mut self, id: FlowId) {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        let lane = flow.lane;
         if over || flow.reset.is_some() {
             return self.retire(id);
         }
@@ -145,7 +143,7 @@ impl Connection {
                     flow.orphan = true;
                     stream.unread.clear();
                     if !stream.fin_received {
-                        self.reset_frame(id, lane, ResetCode::Stop);
+                        self.reset_frame(id, ResetCode::Stop);
                     }
                     return;
                 }
@@ -158,7 +156,7 @@ impl Connection {
         };
         self.retire(id);
         if let Some(code) = reset {
-            self.reset_frame(id, lane, code);
+            self.reset_frame(id, code);
         }
     }
 
@@ -166,19 +164,11 @@ impl Connection {
     pub fn reset(&mut self, id: FlowId) {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get(&id) else { return };
-        let (lane, live) = (flow.lane, flow.phase == Phase::Live && flow.reset.is_none());
+        let live = flow.phase == Phase::Live && flow.reset.is_none();
         if !live || over {
             return self.release(id);
         }
         self.retire(id);
-        self.reset_frame(id, lane, ResetCode::Abort(Refusal::Closed));
-    }
-
-    /// The lane with the least to send, then with the fewest flows. (Bulk and interactive flows will part here.)
-    fn choose_lane(&self) -> Option<LaneId> {
-        (0..self.lanes.len()).min_by_key(|&id| {
-            let lane = &self.lanes[id];
-            (lane.ready.len(), lane.flows)
-        })
+        self.reset_frame(id, ResetCode::Abort(Refusal::Closed));
     }
 }

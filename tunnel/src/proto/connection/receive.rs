@@ -8,9 +8,10 @@ use super::{Connection, Life, ProtocolError};
 use crate::{
     Open, Refusal,
     proto::{
+        bulk::Due,
         flow::{Body, Fin, Flow, Phase},
         frame::{FlowId, Frame, MAX_CREDIT, ResetCode},
-        lane::{Control, LaneId},
+        lane::{Control, HOME, LaneId},
         record::Record,
     },
 };
@@ -67,21 +68,11 @@ impl Connection {
             Frame::Answer(id, answer) => self.handle_answer(lane, id, answer)?,
             Frame::Data(id, bytes) => self.handle_data(lane, id, bytes, now)?,
             Frame::Datagram(id, bytes) => self.handle_datagram(lane, id, bytes)?,
-            Frame::Fin(id) => {
-                if let Some(flow) = self.live(lane, id)? {
-                    let Body::Stream(stream) = &mut flow.body else {
-                        return Err(ProtocolError::BadState(id.0));
-                    };
-                    if stream.fin_received {
-                        return Err(ProtocolError::BadState(id.0));
-                    }
-                    stream.fin_received = true;
-                    flow.readers.wake();
-                }
-            }
+            Frame::Fin(id) => self.handle_fin(lane, id)?,
+            Frame::Move(id) => self.handle_move(lane, id)?,
             Frame::Reset(id, code) => self.handle_reset(lane, id, code)?,
             Frame::Credit(id, bytes) => {
-                if let Some(flow) = self.live(lane, id)? {
+                if let Some(flow) = self.live_at_home(lane, id)? {
                     let Body::Stream(stream) = &mut flow.body else {
                         return Err(ProtocolError::BadState(id.0));
                     };
@@ -114,10 +105,9 @@ impl Connection {
         window: u32,
         meta: &[u8],
     ) -> Result<(), ProtocolError> {
-        let state = &mut self.lanes[lane];
-        let in_order = state.highest.is_none_or(|highest| highest < id);
-        state.highest = state.highest.max(Some(id));
-        if self.is_mine(id) || !in_order || self.flows.contains_key(&id) {
+        let in_order = self.highest.is_none_or(|highest| highest < id);
+        self.highest = self.highest.max(Some(id));
+        if lane != HOME || self.is_mine(id) || !in_order || self.flows.contains_key(&id) {
             return Err(ProtocolError::BadOpen(id.0));
         }
         if window > MAX_CREDIT {
@@ -130,7 +120,7 @@ impl Connection {
         } else if let Ok((open, [])) = postcard::take_from_bytes::<Open>(meta) {
             let datagrams = open.is_datagram();
             let promise = if datagrams { 0 } else { self.promise_window() };
-            let mut flow = Flow::new(lane, false, Phase::Requested, datagrams, promise);
+            let mut flow = Flow::new(false, Phase::Requested, datagrams, promise);
             flow.meta = meta.to_vec();
             if let Body::Stream(stream) = &mut flow.body {
                 stream.credit = u64::from(window);
@@ -143,7 +133,7 @@ impl Connection {
             // A kind of flow that a newer peer knows.
             Refusal::Unsupported
         };
-        self.control(lane, Control::Answer(id, Err(refusal)));
+        self.control(Control::Answer(id, Err(refusal)));
         Ok(())
     }
 
@@ -156,7 +146,7 @@ impl Connection {
         if !self.is_mine(id) {
             return Err(ProtocolError::BadState(id.0));
         }
-        let Some(flow) = self.known(lane, id)? else { return Ok(()) };
+        let Some(flow) = self.known_at_home(lane, id)? else { return Ok(()) };
         match flow.phase {
             Phase::Opening { sent: true } => {}
             // This end closed meanwhile.
@@ -184,16 +174,62 @@ impl Connection {
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), ProtocolError> {
-        let Some(flow) = self.live(lane, id)? else { return Ok(()) };
+        let Some(flow) = self.live(id)? else { return Ok(()) };
         let Body::Stream(stream) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
         if stream.fin_received {
             return Err(ProtocolError::BadState(id.0));
         }
         let length = u32::try_from(bytes.len()).map_err(|_| ProtocolError::Overrun(id.0))?;
         stream.window.receive(length, now).map_err(|_| ProtocolError::Overrun(id.0))?;
-        if let Some(Flow { body: Body::Stream(stream), orphan: false, readers, .. }) = self.flows.get_mut(&id)
-        {
-            stream.unread.push(bytes, &mut self.pool);
+        let Some(Flow { body: Body::Stream(stream), orphan, readers, .. }) = self.flows.get_mut(&id) else {
+            return Ok(());
+        };
+        let queue = match stream.arrival.place(lane) {
+            Ok(Due::Now) => {
+                readers.wake();
+                &mut stream.unread
+            }
+            Ok(Due::Later(early)) if !early.fin => &mut early.bytes,
+            _ => return Err(ProtocolError::BadState(id.0)),
+        };
+        if !*orphan {
+            queue.push(bytes, &mut self.pool);
+        }
+        Ok(())
+    }
+
+    fn handle_fin(&mut self, lane: LaneId, id: FlowId) -> Result<(), ProtocolError> {
+        let Some(flow) = self.live(id)? else { return Ok(()) };
+        let bad = ProtocolError::BadState(id.0);
+        let Body::Stream(stream) = &mut flow.body else { return Err(bad) };
+        if stream.fin_received {
+            return Err(bad);
+        }
+        match stream.arrival.place(lane).map_err(|_| bad)? {
+            Due::Now => {
+                stream.fin_received = true;
+                flow.readers.wake();
+            }
+            Due::Later(early) if !early.fin => early.fin = true,
+            Due::Later(_) => return Err(bad),
+        }
+        Ok(())
+    }
+
+    fn handle_move(&mut self, lane: LaneId, id: FlowId) -> Result<(), ProtocolError> {
+        let bad = ProtocolError::BadState(id.0);
+        if self.live(id)?.is_none() {
+            return Ok(());
+        }
+        let Some(Flow { body: Body::Stream(stream), readers, .. }) = self.flows.get_mut(&id) else {
+            return Err(bad);
+        };
+        if stream.fin_received {
+            return Err(bad);
+        }
+        if let Some(early) = stream.arrival.leave(lane).map_err(|_| bad)? {
+            stream.unread.append(early.bytes, &mut self.pool);
+            stream.fin_received = early.fin;
             readers.wake();
         }
         Ok(())
@@ -203,7 +239,7 @@ impl Connection {
         let total = self.datagram_bytes + bytes.len();
         let (most, most_bytes) = (self.limits.datagrams, self.limits.datagram_bytes);
         let crowded = total > self.limits.total_datagram_bytes;
-        let Some(flow) = self.live(lane, id)? else { return Ok(()) };
+        let Some(flow) = self.live_at_home(lane, id)? else { return Ok(()) };
         let Body::Datagrams(queues) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
         let full = queues.unread.len() >= most || queues.unread_bytes + bytes.len() > most_bytes;
         // Like a full socket buffer: the newest is dropped.
@@ -218,7 +254,7 @@ impl Connection {
     }
 
     fn handle_reset(&mut self, lane: LaneId, id: FlowId, code: ResetCode) -> Result<(), ProtocolError> {
-        let Some(flow) = self.known(lane, id)? else { return Ok(()) };
+        let Some(flow) = self.known_at_home(lane, id)? else { return Ok(()) };
         let why = match code {
             ResetCode::Abort(why) => why,
             ResetCode::Stop => return self.handle_stop(id),
@@ -279,9 +315,10 @@ impl Connection {
     }
 
     /// The flow if it is connected; `None` when it ended before.
-    fn live(&mut self, lane: LaneId, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
-        match self.known(lane, id)? {
-            Some(flow) if flow.reset.is_some() => Err(ProtocolError::BadState(id.0)),
+    fn live(&mut self, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        match self.known(id)? {
+            // A RESET overtakes what left before it on a bulk lane.
+            Some(flow) if flow.reset.is_some() => Ok(None),
             Some(flow) if flow.phase == Phase::Live => Ok(Some(flow)),
             // We closed while the answer was on its way.
             Some(flow) if matches!(flow.phase, Phase::Refused(_)) => Ok(None),
@@ -290,16 +327,23 @@ impl Connection {
         }
     }
 
-    /// The flow if this end still has it; `None` when it ended before. A frame for a flow that was never opened on
-    /// this lane is an error.
-    fn known(&mut self, lane: LaneId, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
-        let unknown = ProtocolError::UnknownFlow(id.0);
-        let opened = if self.is_mine(id) { id < self.next } else { Some(id) <= self.lanes[lane].highest };
+    /// The flow if this end still has it; `None` when it ended before. A frame for a flow that was never opened is an
+    /// error.
+    fn known(&mut self, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        let opened = if self.is_mine(id) { id < self.next } else { Some(id) <= self.highest };
         match self.flows.get_mut(&id) {
-            Some(flow) if flow.lane != lane => Err(unknown),
-            Some(flow) => Ok(Some(flow)),
-            None if opened => Ok(None),
-            None => Err(unknown),
+            None if !opened => Err(ProtocolError::UnknownFlow(id.0)),
+            flow => Ok(flow),
         }
+    }
+
+    /// As [`Self::live`] for frames that only the home lane carries.
+    fn live_at_home(&mut self, lane: LaneId, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        if lane == HOME { self.live(id) } else { Err(ProtocolError::BadState(id.0)) }
+    }
+
+    /// As [`Self::known`] for frames that only the home lane carries.
+    fn known_at_home(&mut self, lane: LaneId, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        if lane == HOME { self.known(id) } else { Err(ProtocolError::BadState(id.0)) }
     }
 }

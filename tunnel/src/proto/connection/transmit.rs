@@ -7,7 +7,8 @@ use crate::proto::{
     chunks::Pool,
     flow::{Body, Fin, Flow, Phase, Place},
     frame::{self, FlowId, Frame, MAX_META, ResetCode},
-    lane::{Control, LaneId},
+    lane::{Control, HOME, Lane, LaneId},
+    limits::Limits,
     record::{self, MAX_BODY},
 };
 
@@ -28,6 +29,8 @@ enum Turn {
     Spent,
     /// Nothing more to send now.
     Idle,
+    /// It goes on on another lane.
+    Moved,
     /// It ended and its handle is gone.
     Gone,
 }
@@ -44,11 +47,11 @@ impl Connection {
         out.extend_from_slice(&[0; record::HEADER]);
         let end = start + record::HEADER + MAX_BODY;
         if std::mem::take(&mut self.lanes[lane].data_first) {
-            self.write_data(lane, out, end);
+            self.write_data(lane, out, end, now);
             self.write_control(lane, out, end, now);
         } else {
             self.write_control(lane, out, end, now);
-            self.write_data(lane, out, end);
+            self.write_data(lane, out, end, now);
         }
         let empty = out.len() == start + record::HEADER;
         if end - out.len() >= frame::HEADER + 8
@@ -110,8 +113,9 @@ impl Connection {
     }
 
     /// Deficit round robin; a flow's first turn after a pause comes before the others'.
-    fn write_data(&mut self, lane: LaneId, out: &mut Vec<u8>, end: usize) {
+    fn write_data(&mut self, lane: LaneId, out: &mut Vec<u8>, end: usize, now: Instant) {
         let start = out.len();
+        let record = self.lanes[lane].sent + 1;
         loop {
             let state = &mut self.lanes[lane];
             let Some(id) = state.fresh.pop_front().or_else(|| state.ready.pop_front()) else { return };
@@ -121,8 +125,28 @@ impl Connection {
                 flow.deficit += QUANTUM;
             }
             let before = flow.unsent();
-            let turn = take_turn(id, flow, out, end, &mut self.pool);
-            self.unsent -= before - flow.unsent();
+            // Home before the turn, as it calmed down in a pause; out behind it, as the bytes are counted then.
+            let room = |out: &Vec<u8>| end - out.len() >= frame::HEADER;
+            let mut moved = lane != HOME && room(out) && moves(id, flow, &self.lanes, now, &self.limits);
+            let mut turn = Turn::Moved;
+            if !moved {
+                turn = take_turn(id, flow, out, end, &mut self.pool);
+                let sent = before - flow.unsent();
+                self.unsent -= sent;
+                if let Body::Stream(stream) = &mut flow.body
+                    && sent > 0
+                {
+                    stream.departure.sent(sent, record, now, &self.limits);
+                    if lane == HOME && matches!(turn, Turn::Spent | Turn::Idle) && room(out) {
+                        moved = moves(id, flow, &self.lanes, now, &self.limits);
+                    }
+                }
+            }
+            if moved && let Body::Stream(stream) = &mut flow.body {
+                Frame::Move(id).encode(out);
+                stream.departure.moved(record);
+                turn = Turn::Moved;
+            }
             if flow.unsent() <= self.limits.send_queue / 2 {
                 flow.writers.wake();
             }
@@ -151,9 +175,24 @@ impl Connection {
                     flow.place = Place::None;
                     flow.deficit = flow.deficit.min(0);
                 }
+                Turn::Moved => {
+                    flow.place = Place::None;
+                    flow.deficit = flow.deficit.min(0);
+                    self.schedule(id);
+                }
                 Turn::Gone => self.retire(id),
             }
         }
+    }
+}
+
+/// Whether the flow goes on on its other lane.
+fn moves(id: FlowId, flow: &mut Flow, lanes: &[Lane], now: Instant, limits: &Limits) -> bool {
+    match &mut flow.body {
+        Body::Stream(stream) => {
+            stream.fin != Fin::Sent && stream.departure.wants_to_move(id.0, lanes, now, limits)
+        }
+        Body::Datagrams(_) => false,
     }
 }
 

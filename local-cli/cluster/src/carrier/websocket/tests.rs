@@ -7,14 +7,14 @@ use super::*;
 const PORT: u16 = 0x1234;
 
 /// A carrier and the API server's end of its WebSocket.
-async fn pair() -> (Carrier<WebSocketStream<DuplexStream>>, WebSocketStream<DuplexStream>) {
+async fn pair() -> (WebSocket<WebSocketStream<DuplexStream>>, WebSocketStream<DuplexStream>) {
     let (client, server) = tokio::io::duplex(1 << 20);
     let client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
     let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
-    (Carrier::new(client, PORT), server)
+    (WebSocket::new(client, PORT), server)
 }
 
-async fn greeted() -> (Carrier<WebSocketStream<DuplexStream>>, WebSocketStream<DuplexStream>) {
+async fn greeted() -> (WebSocket<WebSocketStream<DuplexStream>>, WebSocketStream<DuplexStream>) {
     let (carrier, mut server) = pair().await;
     for channel in [DATA, ERROR] {
         server.send(binary(&[channel, 0x34, 0x12])).await.unwrap();
