@@ -33,6 +33,9 @@ pub(super) enum Control {
     Goaway,
 }
 
+/// Round trips that are remembered: enough that one slow answer does not count, few enough to follow a path that changed.
+const SAMPLES: usize = 3;
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) control: VecDeque<Control>,
@@ -57,6 +60,7 @@ pub(super) struct Lane {
     owed: usize,
     ack_due: Option<Instant>,
 
+    last_ping: Option<Instant>,
     next_ping: Instant,
     ping: Option<u64>,
     token: u64,
@@ -83,6 +87,7 @@ impl Lane {
             received: 0,
             owed: 0,
             ack_due: None,
+            last_ping: None,
             next_ping: now,
             ping: None,
             token: 0,
@@ -108,6 +113,9 @@ impl Lane {
     }
 
     pub(super) fn owe_ack(&mut self, bytes: usize, now: Instant, limits: &Limits) {
+        // A path that is used is measured more often: windows follow its round trip.
+        let soon = self.last_ping.map_or(now, |last| last + limits.busy_ping_interval);
+        self.next_ping = self.next_ping.min(soon);
         self.owed += bytes;
         self.ack_due.get_or_insert(now + limits.ack_delay);
     }
@@ -133,7 +141,7 @@ impl Lane {
         let Some((_, sent)) = self.pinged.take_if(|(pinged, _)| *pinged == token) else { return };
         let sample = now.duration_since(sent);
         self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
-        if self.recent.len() == 12 {
+        if self.recent.len() == SAMPLES {
             self.recent.pop_front();
         }
         self.recent.push_back(sample);
@@ -143,7 +151,7 @@ impl Lane {
         self.smoothed
     }
 
-    /// Lowest round trip of the last minute: the path without our own queues in it.
+    /// Lowest of the last round trips: the path without our own queues in it.
     pub(super) fn shortest_round_trip(&self) -> Duration {
         self.recent.iter().min().copied().unwrap_or_default()
     }
@@ -156,6 +164,7 @@ impl Lane {
     /// Returns whether the lane is dead.
     pub(super) fn handle_timeout(&mut self, now: Instant, limits: &Limits) -> bool {
         if now >= self.next_ping {
+            self.last_ping = Some(now);
             self.next_ping = now + limits.ping_interval;
             self.token += 1;
             self.ping = Some(self.token);

@@ -33,6 +33,8 @@ pub struct Limits {
     pub total_datagram_bytes: usize,
     /// Time between two pings of a lane.
     pub ping_interval: Duration,
+    /// The same for a lane that carries something.
+    pub busy_ping_interval: Duration,
     /// A lane that says nothing for this long after a ping is dead.
     pub silence: Duration,
     /// An acknowledgement is sent after this time at the latest.
@@ -47,7 +49,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             initial_window: 256 << 10,
-            max_window: 16 << 20,
+            max_window: 32 << 20,
             total_window: 256 << 20,
             bulk_burst: 256 << 10,
             bulk_rate: 256 << 10,
@@ -60,6 +62,7 @@ impl Default for Limits {
             datagram_bytes: 1 << 20,
             total_datagram_bytes: 32 << 20,
             ping_interval: Duration::from_secs(5),
+            busy_ping_interval: Duration::from_secs(1),
             silence: Duration::from_secs(15),
             ack_delay: Duration::from_millis(100),
             ack_bytes: 256 << 10,
