@@ -27,6 +27,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(20);
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// The same while the pod is not said to run: the answer to a question asked too early may never come.
 const EARLY_ATTEMPT: Duration = Duration::from_secs(2);
+/// So long a pod mostly takes to start: no pause grows before.
+const EAGER: Duration = Duration::from_secs(3);
 /// Longest pause between attempts while the pod is not said to run.
 const EARLY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between attempts, first and longest.
@@ -85,6 +87,7 @@ impl Connected {
     ) -> Result<(AgentPod, Self), Failure> {
         let mut pause = RETRY.0;
         let mut deadline = None;
+        let mut eager = None;
         loop {
             let now = placed.wait_for(Option::is_some).await.ok().and_then(|placed| placed.clone());
             let Some(Placed { pod, running }) = now else { return std::future::pending().await };
@@ -106,7 +109,9 @@ impl Connected {
             if let Ok(Err(_)) = timeout(pause, placed.changed()).await {
                 return std::future::pending().await;
             }
-            pause = (pause * 3 / 2).min(longest);
+            if eager.get_or_insert_with(Instant::now).elapsed() > EAGER {
+                pause = (pause * 3 / 2).min(longest);
+            }
         }
     }
 
