@@ -144,7 +144,9 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
     let kubectl = async |words: &str| -> Result<String> {
         let exit = laptop.command("kubectl").args(words.split(' ')).output(TAB).await?;
         let text = format!("exit code {}\n{}{}", exit.code(), exit.stderr, exit.stdout);
-        Ok(text.replace(shop.name(), "NAMESPACE").replace(&laptop.home().display().to_string(), "HOME"))
+        // The laptop's folder: its programs lie beside its home.
+        let place = laptop.home().parent().unwrap_or(laptop.home()).display().to_string();
+        Ok(text.replace(shop.name(), "NAMESPACE").replace(&place, "LAPTOP"))
     };
     insta::assert_snapshot!(kubectl("devproxy restore cart").await?, @"
     exit code 125
@@ -188,7 +190,7 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
     exit code 0
     [Debug] Cleared global flags for plugin completion
     [Debug] About to look for: kubectl_complete-devproxy
-    [Debug] About to call: /var/tmp/devproxy-laptops/1/bin/kubectl_complete-devproxy swap ca
+    [Debug] About to call: LAPTOP/bin/kubectl_complete-devproxy swap ca
     Completion ended with directive: ShellCompDirectiveNoFileComp
     card-service
     cart
@@ -198,7 +200,7 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
     exit code 0
     [Debug] Cleared global flags for plugin completion
     [Debug] About to look for: kubectl_complete-devproxy
-    [Debug] About to call: /var/tmp/devproxy-laptops/1/bin/kubectl_complete-devproxy swap cart -c c
+    [Debug] About to call: LAPTOP/bin/kubectl_complete-devproxy swap cart -c c
     Completion ended with directive: ShellCompDirectiveNoFileComp
     cart
     :4

@@ -270,7 +270,10 @@ async fn pods_whose_original_cannot_be_scaled_get_their_labels_back() -> Result<
         .devproxy(["swap", "cart", "--drain=labels", "--", "shopd"])?
         .output(SWAP + RESTORE)
         .await?;
-    ensure!(exit.code() == 125 && exit.stderr.contains("deployments `cart` was refused: "), "{exit:?}");
+    ensure!(
+        exit.code() == 125 && exit.stderr.contains("the cluster refused deployments `cart`: "),
+        "{exit:?}"
+    );
     place
         .shop
         .until("the end of their replacements", RESTORE, async || pods().await.is_ok_and(|now| now == before))

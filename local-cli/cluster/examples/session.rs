@@ -14,7 +14,7 @@
 use std::{io::Write as _, time::Instant};
 
 use devproxy_cluster::{
-    AgentFiles, Agents, ApiSettings, ClusterError, Connection, Drain, HandoverMode, Plan, Progress,
+    AgentFiles, Agents, ApiSettings, ClusterError, Connection, Drain, HandoverMode, Plan, Progress, Purpose,
     ReadyMode, ShellSettings, SpliceHook, Splicing, Swap, SwapSettings, find_session, plan, plan::Holder,
     portforward, restore, sessions, shell_plan,
 };
@@ -67,7 +67,7 @@ async fn run(args: &[&str]) -> Result<()> {
         }
         ["forward", namespace, pod, port] => {
             let connection = connection.in_namespace(namespace);
-            let mut carrier = portforward(&connection, pod, port.parse()?).await?;
+            let mut carrier = portforward(&connection, pod, port.parse()?, Purpose::Bulk).await?;
             let mut terminal = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
             let (sent, received) = tokio::io::copy_bidirectional(&mut terminal, &mut carrier).await?;
             eprintln!("{sent} bytes sent, {received} received");

@@ -189,7 +189,7 @@ current-context: staging
     #[test]
     fn everything_may_run_on_another_thread() {
         fn of<T: Send>(_: fn(&'static Connection) -> T) {}
-        of(|connection| Box::pin(crate::portforward(connection, "pod", 1)));
+        of(|connection| Box::pin(crate::portforward(connection, "pod", 1, crate::Purpose::Bulk)));
         of(|connection| Box::pin(crate::sessions(connection, true)));
         of(|connection| Box::pin(crate::find_session(connection, "cart")));
     }

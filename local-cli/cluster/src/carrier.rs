@@ -1,9 +1,8 @@
 //! A byte stream to a port of a pod: one port-forward connection of the API server.
 //!
-//! Two protocols carry it. *SPDY* is what the kubelet and the container runtime speak themselves: the API server passes
-//! its bytes on as they are. *WebSocket* gets through gateways that know no other upgrade, but the runtime reads each
-//! of its frames into five times its size of garbage and unmasks it byte by byte. So SPDY is tried first, and what
-//! worked is remembered for the connection.
+//! Two protocols carry it, each for what it is good at. A *WebSocket* gets through gateways that know no other upgrade,
+//! and stands a round trip sooner. But the runtime reads each of its frames into five times its size of garbage and
+//! unmasks it byte by byte: *SPDY*, which it speaks itself, carries bulk, where it gets through.
 //!
 //! Our own pumps of both, because kube's has 4 KiB frames and loses a reply that comes after our shutdown.
 
@@ -30,6 +29,15 @@ const OPEN_LIMIT: Duration = Duration::from_secs(15);
 /// Bytes of the other side's words about an error that are read.
 const WORDS: usize = 1024;
 
+/// What a carrier is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Small messages, by WebSocket.
+    Interactive,
+    /// Many bytes, by SPDY if that gets through.
+    Bulk,
+}
+
 /// What got through to this API server, kept for its next carriers.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -43,8 +51,9 @@ pub async fn portforward(
     connection: &Connection,
     pod: &str,
     port: u16,
+    purpose: Purpose,
 ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ClusterError> {
-    match tokio::time::timeout(OPEN_LIMIT, open(connection, pod, port)).await {
+    match tokio::time::timeout(OPEN_LIMIT, open(connection, pod, port, purpose)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(translate(connection, Kind::Pod, Verb::Create, pod, error)),
         Err(_) => Err(ClusterError::no_answer(&connection.cluster_url, Verb::Create, OPEN_LIMIT)),
@@ -55,12 +64,13 @@ async fn open(
     connection: &Connection,
     pod: &str,
     port: u16,
+    purpose: Purpose,
 ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, kube::Error> {
     let (client, known) = (&connection.client, &connection.carriers);
     let request = Request::new(Kind::Pod.path(Some(&connection.namespace)))
         .portforward(pod, &[port])
         .map_err(kube::Error::BuildRequest)?;
-    if !known.no_spdy.load(Ordering::Relaxed) {
+    if purpose == Purpose::Bulk && !known.no_spdy.load(Ordering::Relaxed) {
         match spdy::open(client, &request, port).await {
             Ok(stream) => return Ok(Either::Left(stream)),
             Err(error) if !is_about_spdy(&error) => return Err(error),
@@ -68,7 +78,9 @@ async fn open(
         }
     }
     let upgraded = client.connect(request).await?;
-    known.no_spdy.store(true, Ordering::Relaxed);
+    if purpose == Purpose::Bulk {
+        known.no_spdy.store(true, Ordering::Relaxed);
+    }
     Ok(Either::Right(websocket::WebSocket::new(upgraded.into_stream(), port)))
 }
 

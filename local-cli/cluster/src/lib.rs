@@ -42,7 +42,7 @@ mod slices;
 mod wait;
 
 pub use api::{ApiSettings, Connection};
-pub use carrier::portforward;
+pub use carrier::{Purpose, portforward};
 pub use error::ClusterError;
 pub use plan::{
     Architecture, DeclaredPort, Drain, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use devproxy_capture::Capture;
-use devproxy_cluster::{AgentPod, Connection, Placed, find_agent, portforward};
+use devproxy_cluster::{AgentPod, Connection, Placed, Purpose, find_agent, portforward};
 use devproxy_namespaces::Namespaces;
 use devproxy_tunnel::{
     Carrier, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId,
@@ -123,7 +123,7 @@ impl Connected {
     }
 
     async fn attempt(address: &Address, pod: &str, roots: &[String]) -> Result<Self, Failure> {
-        let stream = portforward(&address.connection, pod, address.tunnel_port).await?;
+        let stream = portforward(&address.connection, pod, address.tunnel_port, Purpose::Interactive).await?;
         let carried = Instant::now();
         let id = TunnelId(random());
         let carrier = Carrier::handshake(stream, Role::Laptop, &address.key, id)
@@ -165,7 +165,7 @@ async fn bulk_lane(address: Address, pod: String, id: TunnelId, tunnel: Tunnel) 
     let mut pause = RETRY.0;
     for _ in 0..BULK_ATTEMPTS {
         let attempt = async {
-            let stream = portforward(&address.connection, &pod, address.tunnel_port).await?;
+            let stream = portforward(&address.connection, &pod, address.tunnel_port, Purpose::Bulk).await?;
             let carrier = Carrier::handshake_lane(stream, Role::Laptop, &address.key, id, 1)
                 .await
                 .map_err(|e| tunnel_failure(chain(&e)))?;

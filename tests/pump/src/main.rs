@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use devproxy_cluster::{ApiSettings, Connection, portforward};
+use devproxy_cluster::{ApiSettings, Connection, Purpose, portforward};
 use shopd::bench::bulk::{self, Direction};
 use shopd::bench::result::Beside;
 use shopd::bench::{BULK_PORT, ECHO_PORT, latency};
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn measure(pod: &str, kind: &str, connections: u64, time: Duration) -> Result<(), Box<dyn Error>> {
     let cluster = Connection::open(&ApiSettings::default()).await?;
     let json = if kind == "latency" {
-        let carrier = portforward(&cluster, pod, ECHO_PORT).await?;
+        let carrier = portforward(&cluster, pod, ECHO_PORT, Purpose::Interactive).await?;
         serde_json::to_string(&Beside { requests: latency::measure(carrier, time).await?, bulk: None })?
     } else {
         let direction = match kind {
@@ -42,7 +42,7 @@ async fn measure(pod: &str, kind: &str, connections: u64, time: Duration) -> Res
         };
         let mut carriers = Vec::new();
         for _ in 0..connections {
-            carriers.push(portforward(&cluster, pod, BULK_PORT).await?);
+            carriers.push(portforward(&cluster, pod, BULK_PORT, Purpose::Bulk).await?);
         }
         serde_json::to_string(&bulk::measure(carriers, direction, time).await?)?
     };
