@@ -73,8 +73,10 @@ impl Departure {
 
     fn leak(&mut self, now: Instant, limits: &Limits) {
         let since = self.since.replace(now).unwrap_or(now);
-        let passed = now.saturating_duration_since(since).as_micros();
-        let leaked = passed * u128::from(limits.bulk_rate) / 1_000_000;
+        let passed = now.saturating_duration_since(since);
+        // An hour empties any bucket.
+        let micros = passed.as_secs().min(3600) * 1_000_000 + u64::from(passed.subsec_micros());
+        let leaked = micros * u64::from(limits.bulk_rate) / 1_000_000;
         if leaked == 0 {
             // Not to lose the rest at every small step.
             self.since = Some(since);
