@@ -99,6 +99,7 @@ async fn one_of_two_containers_with_its_neighbour_on_localhost() -> Result<()> {
         "error: cart has several containers: cart, neighbour [DP-CONTAINER]\nhint: choose one with -c: cart, neighbour\n"
     );
     let swap = swapped(&laptop, &["-c", "cart"]).await?;
+    shop.until_swapped("cart").await?;
     mine(&shop, "http://cart:8080/").await?;
     let neighbour = shop.ask("http://cart:8080/get/127.0.0.1:9000/").await?;
     assert!(neighbour.starts_with("neighbour v1 cart-devproxy-"), "{neighbour}");

@@ -42,8 +42,9 @@ impl Window {
         Ok(())
     }
 
-    /// The application took `bytes`. Returns by how much the window grew, at most `allowance`: it doubles when the
-    /// application drained a whole window within two round trips, for then the window was what held the sender back.
+    /// The application took `bytes`. Returns by how much the window grew, at most `allowance`: it becomes four times as
+    /// large when the application drained a whole window within three round trips (new credit takes one to bring bytes,
+    /// and those come in pieces), for then the window was what held the sender back.
     pub fn consume(
         &mut self,
         bytes: u32,
@@ -58,14 +59,14 @@ impl Window {
             return 0;
         }
         let fast =
-            self.round.is_some_and(|start| now.duration_since(start) <= (round_trip * 2).max(SHORTEST_ROUND));
+            self.round.is_some_and(|start| now.duration_since(start) <= (round_trip * 3).max(SHORTEST_ROUND));
         self.round = Some(now);
         self.drained = 0;
         if !fast {
             return 0;
         }
         let room = u32::try_from(allowance).unwrap_or(u32::MAX);
-        let growth = self.size.min(max.saturating_sub(self.size)).min(room);
+        let growth = self.size.saturating_mul(3).min(max.saturating_sub(self.size)).min(room);
         self.size += growth;
         growth
     }
