@@ -82,7 +82,9 @@ impl Wanted {
 /// `--stale`: what expired; `--all`: all of ours and what expired, with `--force` all.
 async fn several(connection: &Connection, wanted: &Restore, progress: &Progress) -> Result<(), Failure> {
     let mut none = true;
-    for info in sessions(connection, false).await? {
+    let sessions = sessions(connection, false).await?;
+    let count = sessions.len();
+    for info in sessions {
         if info.expired || (wanted.all && (wanted.force || is_ours(&info))) {
             none = false;
             end_here(|status| status.id == info.session, progress).await;
@@ -94,8 +96,15 @@ async fn several(connection: &Connection, wanted: &Restore, progress: &Progress)
             }
         }
     }
-    if none {
-        progress.notice(&format!("nothing to restore in namespace {}", connection.namespace));
+    let namespace = &connection.namespace;
+    match (none, count) {
+        (false, _) => {}
+        (true, 0) => progress.notice(&format!("nothing to restore in namespace {namespace}")),
+        // A laptop that died a moment ago looks alive until its Lease expires.
+        (true, _) => progress.notice(&format!(
+            "no session in namespace {namespace} counts as stale; `devproxy status` lists {count}, and one that crashed just \
+             now is put back by its name"
+        )),
     }
     Ok(())
 }
