@@ -1,5 +1,5 @@
 //! A connection that is read in large pieces. rustls asks its socket for 4 KiB at a time: four system calls for a TLS
-//! record of 16 KiB, most of the cost of a download.
+//! record of 16 KiB.
 
 use std::{
     io,

@@ -4,8 +4,8 @@
 //! lane, a carrier of its own, so that a keystroke never queues behind a download in the sockets and pipes that a
 //! carrier passes through; when it calms down it comes home. The sender says MOVE on the lane that it leaves. What
 //! overtakes this on the other lane is kept aside by the receiver, within the flow's window, so the order of bytes is
-//! that of the frames. A flow has one bulk lane for its life, and moves again only when the last
-//! MOVE and the first data behind it were acknowledged: so at most one lane overtakes, by one move.
+//! that of the frames. A flow has one bulk lane for its life, and moves again only when the last MOVE and the first data
+//! behind it were acknowledged: so at most one lane overtakes, by one move.
 
 use std::time::Instant;
 
