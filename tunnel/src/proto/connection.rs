@@ -187,10 +187,6 @@ impl Connection {
         self.lanes.iter().filter_map(Lane::round_trip).min()
     }
 
-    fn shortest_round_trip(&self) -> Duration {
-        self.lanes.iter().map(Lane::shortest_round_trip).min().unwrap_or_default()
-    }
-
     /// Numbers of the last record sent on a lane and of the last that the other side acknowledged.
     pub fn records_sent(&self, lane: LaneId) -> (u64, u64) {
         (self.lanes[lane].sent, self.lanes[lane].acknowledged)

@@ -32,7 +32,6 @@ impl Connection {
         now: Instant,
     ) -> Poll<Result<ReadOutcome, FlowError>> {
         let over = self.ended().is_some();
-        let shortest_round_trip = self.shortest_round_trip();
         let Some(flow) = self.flows.get_mut(&id) else { return Poll::Ready(Err(FlowError::TunnelEnded)) };
         if let Some(why) = flow.reset {
             return Poll::Ready(Err(FlowError::Reset(why)));
@@ -51,8 +50,8 @@ impl Connection {
         let taken = stream.unread.take(most, sink, &mut self.pool);
         let allowance = self.limits.total_window.saturating_sub(self.promised);
         let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
-        let growth =
-            stream.window.consume(taken_u32, now, shortest_round_trip, self.limits.max_window, allowance);
+        let round_trip = self.lanes[HOME].shortest_round_trip();
+        let growth = stream.window.consume(taken_u32, now, round_trip, self.limits.max_window, allowance);
         self.promised += u64::from(growth);
         if !stream.fin_received && !stream.credit_listed && stream.window.owes() {
             stream.credit_listed = true;
