@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fmt::Write as _, io};
 
 use devproxy::Failure;
-use devproxy_cluster::ClusterError::{self, *};
+use devproxy_cluster::{
+    ClusterError::{self, *},
+    Right,
+};
 
 fn some(text: &str) -> String {
     text.to_owned()
@@ -22,12 +25,15 @@ fn all() -> Vec<ClusterError> {
         session: some("k7f2abcdef"),
         expired,
     };
-    let forbidden = |namespace| Forbidden {
-        user: some("ann@example.org"),
-        verb: some("create"),
-        resource: some("pods/portforward"),
+    let forbidden = |user, rights: &[(&str, &str)], namespace| Forbidden {
+        user: some(user),
+        rights: rights
+            .iter()
+            .map(|(verb, resource)| Right { verb: some(verb), resource: some(resource) })
+            .collect(),
         namespace: some(namespace),
     };
+    let (one, several) = (&[("get", "deployments")], &[("create", "leases"), ("create", "pods/portforward")]);
     let late = |words| Late { what: some("the start of the agent"), seconds: 120, words: some(words) };
     vec![
         Kubeconfig { message: some("/home/ann/.kube/config: No such file or directory (os error 2)") },
@@ -36,8 +42,9 @@ fn all() -> Vec<ClusterError> {
         Unreachable { url: some("https://192.0.2.1:6443"), message: some("no connection within 9 s") },
         Tls { url: some("https://192.0.2.1:6443"), message: some("invalid peer certificate: Expired") },
         Login { message: some("Unauthorized") },
-        forbidden("shop"),
-        forbidden("*"),
+        forbidden("ann@example.org", one, "shop"),
+        forbidden("system:serviceaccount:ci:robot", several, "shop"),
+        forbidden("ann@example.org", one, "*"),
         Refused { resource: some("deployments"), name: deployment(), message: some("denied request: no") },
         Api {
             verb: "create",

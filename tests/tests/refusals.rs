@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use devproxy_tests::{App, Bed, Exit, Laptop, LaptopCommand, Namespace};
 use serde_json::json;
 
@@ -85,6 +85,12 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     error: `./` is a folder [DP-PROGRAM-NOT-EXECUTABLE]
     ");
 
+    insta::assert_snapshot!(refused("swap cart shopd").await?, @"
+    exit code 125
+    error: `shopd` is not expected here [DP-USAGE]
+    hint: a program comes after `--`: `-- shopd …`
+    ");
+
     // The Deployment.
     insta::assert_snapshot!(refused("swap crat -- shopd").await?, @"
     exit code 125
@@ -99,7 +105,7 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     insta::assert_snapshot!(refused("swap no-such-namespace/cart -- shopd").await?, @"
     exit code 125
     error: user `system:serviceaccount:NAMESPACE:developer-edit` may not get deployments in namespace `no-such-namespace` [DP-FORBIDDEN]
-    hint: is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-developer-edit --clusterrole=edit --user=system:serviceaccount:NAMESPACE:developer-edit -n no-such-namespace` or with deploy/rbac.yaml (needs get on deployments)
+    hint: is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-developer-edit --clusterrole=edit --serviceaccount=NAMESPACE:developer-edit -n no-such-namespace` or with the rbac.yaml that comes with devproxy
     ");
     insta::assert_snapshot!(refused("swap sts/store -- shopd").await?, @"
     exit code 125
@@ -269,13 +275,13 @@ async fn a_cluster_that_cannot_be_used_is_told_in_one_line() -> Result<()> {
     laptop.login_as(&shop, "view").await?;
     insta::assert_snapshot!(refused(swap).await?, @"
     exit code 125
-    error: user `system:serviceaccount:NAMESPACE:developer-view` may not create leases in namespace `NAMESPACE` [DP-FORBIDDEN]
-    hint: an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --user=system:serviceaccount:NAMESPACE:developer-view -n NAMESPACE` or with deploy/rbac.yaml (needs create on leases)
+    error: user `system:serviceaccount:NAMESPACE:developer-view` may not, in namespace `NAMESPACE`: create, patch, delete leases; create, patch, delete deployments; create, delete configmaps; create, delete secrets; create pods/portforward [DP-FORBIDDEN]
+    hint: an administrator grants them with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
     ");
     insta::assert_snapshot!(refused("status").await?, @"
     exit code 125
     error: user `system:serviceaccount:NAMESPACE:developer-view` may not list leases in namespace `NAMESPACE` [DP-FORBIDDEN]
-    hint: an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --user=system:serviceaccount:NAMESPACE:developer-view -n NAMESPACE` or with deploy/rbac.yaml (needs list on leases)
+    hint: an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
     ");
 
     laptop.login(&shop).await?;
@@ -283,6 +289,21 @@ async fn a_cluster_that_cannot_be_used_is_told_in_one_line() -> Result<()> {
     exit code 125
     error: the kubeconfig has no context `bad` [DP-CONTEXT]
     hint: did you mean `bed`
+    ");
+    let of = async |files: &str| {
+        let status = laptop.devproxy(["status"])?.env("KUBECONFIG", files);
+        output(&shop, &laptop, status, SOON).await
+    };
+    insta::assert_snapshot!(of("/nowhere").await?, @"
+    exit code 125
+    error: the kubeconfig cannot be used: /nowhere: No such file or directory (os error 2) [DP-KUBECONFIG]
+    hint: set KUBECONFIG, or pass --kubeconfig FILE; `kubectl config view` shows what kubectl uses
+    ");
+    // As kubectl has it, one of several may be missing.
+    let several = format!("/nowhere:{}", laptop.home().join(".kube/config").display());
+    insta::assert_snapshot!(of(&several).await?, @"
+    exit code 0
+      … no session in namespace NAMESPACE, none on this laptop
     ");
     insta::assert_snapshot!(refused("--context production swap cart -- shopd").await?, @"
     exit code 125
@@ -307,6 +328,24 @@ async fn a_cluster_that_cannot_be_used_is_told_in_one_line() -> Result<()> {
     ensure!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     laptop.relay().resume();
     before.require_same(&shop.objects().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_hint_says_grants_all_that_is_missing() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("rights").await?;
+    shop.deploy(App::shop("cart").replicas(0)).await?;
+    let laptop = bed.laptop().await?;
+    laptop.login_as(&shop, "view").await?;
+    let plan = "swap cart --dry-run";
+    let told = refused(&shop, &laptop, plan).await?;
+    let granting = told.split_once("grants them with `kubectl ").and_then(|(_, rest)| rest.split_once('`'));
+    let granting = granting.context(told.clone())?.0.replace("NAMESPACE", shop.name());
+    shop.kubectl(granting.split(' ')).await?;
+    shop.until("the rights", SOON, async || {
+        refused(&shop, &laptop, plan).await.is_ok_and(|told| told.starts_with("exit code 0\n"))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,10 +63,7 @@ impl Connection {
                 }
             },
         };
-        let kubeconfig = match &settings.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path),
-            None => Kubeconfig::read(),
-        };
+        let kubeconfig = kubeconfig(settings);
         let (mut config, context, user) = match kubeconfig {
             Ok(kubeconfig) => {
                 let context = settings.context.clone().or_else(|| kubeconfig.current_context.clone());
@@ -112,6 +109,20 @@ impl Connection {
     pub async fn warm(&self, connections: usize) {
         join_all((0..connections).map(|_| self.client.apiserver_version())).await;
     }
+}
+
+/// The file named, or those of `$KUBECONFIG`, or `~/.kube/config`.
+pub(crate) fn kubeconfig(settings: &ApiSettings) -> Result<Kubeconfig, KubeconfigError> {
+    if let Some(path) = &settings.kubeconfig {
+        return Kubeconfig::read_from(path);
+    }
+    let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    // kubectl leaves out those of the list that do not exist; kube does not.
+    let mut there = std::env::split_paths(&listed).filter(|path| path.exists()).peekable();
+    if there.peek().is_none() {
+        return Kubeconfig::read();
+    }
+    there.try_fold(Kubeconfig::default(), |all, path| all.merge(Kubeconfig::read_from(path)?))
 }
 
 /// kube's client, but without Nagle's algorithm: a request after the last word of the TLS handshake, and each small

@@ -1,10 +1,10 @@
 //! Names to choose from, for completions. Without the right to list them there are none.
 
-use kube::config::Kubeconfig;
 use serde_json::Value;
 
 use crate::{
     ApiSettings, ClusterError, Connection,
+    api::kubeconfig,
     json::{list, text},
     name::SESSION_LABEL,
     resource::{Kind, Objects},
@@ -33,11 +33,7 @@ pub async fn containers(connection: &Connection, deployment: &str) -> Result<Vec
 
 /// The contexts of the kubeconfig, and the namespaces that they name. No network.
 pub fn contexts(settings: &ApiSettings) -> (Vec<String>, Vec<String>) {
-    let kubeconfig = match &settings.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path),
-        None => Kubeconfig::read(),
-    };
-    let contexts = kubeconfig.map(|kubeconfig| kubeconfig.contexts).unwrap_or_default();
+    let contexts = kubeconfig(settings).map(|kubeconfig| kubeconfig.contexts).unwrap_or_default();
     let namespaces = contexts.iter().filter_map(|named| named.context.as_ref()?.namespace.clone()).collect();
     (contexts.into_iter().map(|named| named.name).collect(), namespaces)
 }

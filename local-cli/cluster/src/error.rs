@@ -4,6 +4,15 @@ use jiff::Timestamp;
 
 use crate::resource::{EVERYWHERE, Verb};
 
+/// A verb on a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Right {
+    /// `get`, `create` …
+    pub verb: String,
+    /// Plural name, with the subresource.
+    pub resource: String,
+}
+
 /// Why something about the cluster could not be done.
 ///
 /// The texts are for the person at the terminal; the codes ([`ClusterError::code`]) are stable.
@@ -47,14 +56,12 @@ pub enum ClusterError {
         message: String,
     },
     /// RBAC.
-    #[error("user `{user}` may not {verb} {resource} {}", if namespace == EVERYWHERE { "in all namespaces".to_owned() } else { format!("in namespace `{namespace}`") })]
+    #[error("user `{user}` may not{}", refusal(rights, namespace))]
     Forbidden {
         /// Best effort: the name in the kubeconfig, or the one that the server gave.
         user: String,
-        /// `get`, `create` …
-        verb: String,
-        /// Plural name, with the subresource.
-        resource: String,
+        /// All that are known to be missing; those on one resource beside each other.
+        rights: Vec<Right>,
         /// Where; `*` for all.
         namespace: String,
     },
@@ -304,11 +311,17 @@ impl ClusterError {
             Self::Forbidden { namespace, .. } if namespace == EVERYWHERE => {
                 "ask for one namespace with -n NAMESPACE, or an administrator for the right on all".into()
             }
-            Self::Forbidden { user, verb, resource, namespace } => format!(
-                "{}an administrator grants it with `kubectl create rolebinding devproxy-{} --clusterrole=edit --user={user} -n {namespace}` or with deploy/rbac.yaml (needs {verb} on {resource})",
+            Self::Forbidden { user, rights, namespace } => format!(
+                "{}an administrator grants {} with `kubectl create rolebinding devproxy-{} --clusterrole=edit {} -n {namespace}` or with the rbac.yaml that comes with devproxy",
                 // A namespace that does not exist is refused in the same words.
-                if verb == "get" { "is the namespace right? if so, " } else { "" },
+                if rights.iter().any(|right| right.verb == "get") {
+                    "is the namespace right? if so, "
+                } else {
+                    ""
+                },
+                if rights.len() == 1 { "it" } else { "them" },
                 short_name(user),
+                subject(user),
             ),
             Self::Refused { .. } => "the words are those of the cluster's policy; nothing was changed".into(),
             Self::Target { .. } => "give [NAMESPACE/]NAME or deployment/NAME".into(),
@@ -325,7 +338,7 @@ impl ClusterError {
                 format!("did you mean `{}`", nearest.join("`, `"))
             }
             Self::NotFound { known: Some(0), .. } => {
-                "the namespace has no Deployments, or does not exist; -n NAMESPACE selects another".into()
+                "the namespace has no Deployments, or does not exist; -n NAMESPACE or --context NAME selects another".into()
             }
             Self::NotFound { namespace, .. } => {
                 format!("`kubectl get deployments -n {namespace}` lists them")
@@ -400,10 +413,47 @@ impl ClusterError {
     }
 }
 
+/// What follows on `may not`.
+fn refusal(rights: &[Right], namespace: &str) -> String {
+    let place = match namespace {
+        EVERYWHERE => "in all namespaces".to_owned(),
+        namespace => format!("in namespace `{namespace}`"),
+    };
+    let resources: Vec<String> = rights
+        .chunk_by(|one, next| one.resource == next.resource)
+        .map(|chunk| {
+            let verbs: Vec<_> = chunk.iter().map(|right| right.verb.as_str()).collect();
+            format!("{} {}", verbs.join(", "), chunk[0].resource)
+        })
+        .collect();
+    match &rights {
+        [_] => format!(" {} {place}", resources.concat()),
+        _ => format!(", {place}: {}", resources.join("; ")),
+    }
+}
+
 /// `ann` of `ann@example.org`, `oidc:ann` and `system:serviceaccount:shop:ann`: for the name of an object.
-fn short_name(user: &str) -> &str {
+fn short_name(user: &str) -> String {
     let user = user.split('@').next().unwrap_or(user);
-    user.rsplit([':', '/']).next().filter(|name| !name.is_empty()).unwrap_or("user")
+    let name = user.rsplit([':', '/']).next().filter(|name| !name.is_empty()).unwrap_or("user");
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+}
+
+/// Whom a role is bound to, as kubectl takes it. Others than people are not users to it; and a name that a shell would
+/// take apart is the server's word in a command that is copied.
+fn subject(user: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "@._:/+=,-".contains(c);
+    let quoted = |text: &str| {
+        if text.chars().all(is_plain) {
+            text.to_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => format!("--serviceaccount={}", quoted(account)),
+        None => format!("--user={}", quoted(user)),
+    }
 }
 
 #[cfg(test)]
@@ -428,20 +478,38 @@ mod tests {
 
     #[test]
     fn a_missing_right_names_verb_resource_and_the_remedy() {
-        let error = ClusterError::Forbidden {
-            user: "ann@example.org".into(),
-            verb: "create".into(),
-            resource: "pods/portforward".into(),
+        let error = |user: &str, rights: &[(&str, &str)]| ClusterError::Forbidden {
+            user: user.into(),
+            rights: rights
+                .iter()
+                .map(|(verb, resource)| Right { verb: (*verb).into(), resource: (*resource).into() })
+                .collect(),
             namespace: "shop".into(),
         };
+        let one = error("ann@example.org", &[("create", "pods/portforward")]);
         assert_eq!(
-            error.to_string(),
+            one.to_string(),
             "user `ann@example.org` may not create pods/portforward in namespace `shop`"
         );
-        assert!(error.hint().is_some_and(|hint| hint.contains("--user=ann@example.org -n shop")));
+        assert!(one.hint().is_some_and(|hint| hint.contains("--user=ann@example.org -n shop")));
+        let rights = [("create", "leases"), ("patch", "leases"), ("create", "secrets")];
+        let several = error("system:serviceaccount:ci:ann", &rights);
         assert_eq!(
-            ["ann@example.org", "oidc:ann", "system:serviceaccount:shop:ann"].map(short_name),
-            ["ann"; 3]
+            several.to_string(),
+            "user `system:serviceaccount:ci:ann` may not, in namespace `shop`: create, patch leases; create secrets"
         );
+        let hint = several.hint().unwrap();
+        assert!(hint.contains("rolebinding devproxy-ann --clusterrole=edit --serviceaccount=ci:ann -n shop"));
+    }
+
+    #[test]
+    fn a_name_in_a_hint_is_one_word_of_the_shell() {
+        assert_eq!(
+            ["ann@example.org", "oidc:ann", "system:serviceaccount:shop:ann", "Ann"].map(short_name),
+            ["ann"; 4]
+        );
+        assert_eq!(short_name("Ann O'Hara"), "ann-o-hara");
+        assert_eq!(subject("CN=ann,O=dev"), "--user=CN=ann,O=dev");
+        assert_eq!(subject("$(reboot)'"), r"--user='$(reboot)'\'''");
     }
 }

@@ -43,7 +43,7 @@ mod wait;
 
 pub use api::{ApiSettings, Connection};
 pub use carrier::{Purpose, portforward};
-pub use error::ClusterError;
+pub use error::{ClusterError, Right};
 pub use plan::{
     Architecture, DeclaredPort, Drain, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,

@@ -14,7 +14,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    ClusterError, Connection,
+    ClusterError, Connection, Right,
     api::CONNECT_LIMIT,
     json::{list, name, text},
     name::MANAGER,
@@ -281,8 +281,8 @@ impl<'a> Objects<'a> {
         match answer {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(error)) => Err(match translate(self.connection, self.kind, verb, name, error) {
-                ClusterError::Forbidden { user, verb, resource, .. } if self.everywhere => {
-                    ClusterError::Forbidden { user, verb, resource, namespace: EVERYWHERE.to_owned() }
+                ClusterError::Forbidden { user, rights, .. } if self.everywhere => {
+                    ClusterError::Forbidden { user, rights, namespace: EVERYWHERE.to_owned() }
                 }
                 error => error,
             }),
@@ -329,8 +329,10 @@ pub(crate) fn translate(
         403 => match refused_right(&status.message) {
             Some((user, resource)) => ClusterError::Forbidden {
                 user: user.unwrap_or(&connection.user).to_owned(),
-                verb: verb.name().to_owned(),
-                resource: resource.unwrap_or_else(|| kind.plural()).to_owned(),
+                rights: vec![Right {
+                    verb: verb.name().to_owned(),
+                    resource: resource.unwrap_or_else(|| kind.plural()).to_owned(),
+                }],
                 namespace: connection.namespace.clone(),
             },
             None => ClusterError::Refused {

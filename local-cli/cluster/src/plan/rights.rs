@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Drain;
 use crate::{
-    ClusterError, Connection,
+    ClusterError, Connection, Right,
     json::{list, text},
     resource::{Kind, Objects},
 };
@@ -31,8 +31,8 @@ const NEEDED_TO_DRAIN: &[(&str, &str, &str)] = &[("", "pods", "patch"), ("", "po
 /// What the API server says about our rights.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
-    /// The first one that a session would miss: resource and verb.
-    missing: Option<(&'static str, &'static str)>,
+    /// All that a session would miss: resource and verb.
+    missing: Vec<(&'static str, &'static str)>,
     /// Whether nodes may be read, by which a guess gets better.
     pub(super) nodes: bool,
 }
@@ -54,17 +54,20 @@ impl Rights {
             {
                 Err(error)
             }
-            Err(_) => Ok(Self { missing: None, nodes: true }),
+            Err(_) => Ok(Self { missing: Vec::new(), nodes: true }),
         }
     }
 
     /// The error about what is missing.
     pub(super) async fn missing(&self, connection: &Connection) -> Option<ClusterError> {
-        let (resource, verb) = self.missing?;
+        if self.missing.is_empty() {
+            return None;
+        }
+        let right =
+            |(resource, verb): &(&str, &str)| Right { verb: (*verb).into(), resource: (*resource).into() };
         Some(ClusterError::Forbidden {
             user: own_name(connection).await.unwrap_or_else(|| connection.user.clone()),
-            verb: verb.to_owned(),
-            resource: resource.to_owned(),
+            rights: self.missing.iter().map(right).collect(),
             namespace: connection.namespace.clone(),
         })
     }
@@ -72,7 +75,7 @@ impl Rights {
     fn told(review: &Value, drain: Drain) -> Self {
         let rules = list(review, "/status/resourceRules");
         if rules.is_empty() || review.pointer("/status/incomplete") == Some(&Value::Bool(true)) {
-            return Self { missing: None, nodes: true };
+            return Self { missing: Vec::new(), nodes: true };
         }
         let has = |list: &[Value], wanted: &str| list.iter().any(|entry| entry == wanted || entry == "*");
         let may = |(group, resource, verb): &(&str, &str, &str)| {
@@ -84,9 +87,9 @@ impl Rights {
             })
         };
         let further = if drain == Drain::Labels { NEEDED_TO_DRAIN } else { &[] };
-        let missing = NEEDED.iter().chain(further).find(|right| !may(right));
+        let missing = NEEDED.iter().chain(further).filter(|right| !may(right));
         Self {
-            missing: missing.map(|(_, resource, verb)| (*resource, *verb)),
+            missing: missing.map(|(_, resource, verb)| (*resource, *verb)).collect(),
             nodes: may(&("", "nodes", "get")),
         }
     }
@@ -107,17 +110,28 @@ mod tests {
         json!({"status": {"incomplete": incomplete, "resourceRules": rules}})
     }
 
-    fn first_missing(review: &Value) -> Option<(&'static str, &'static str)> {
+    fn missing(review: &Value) -> Vec<(&'static str, &'static str)> {
         Rights::told(review, Drain::Signal).missing
     }
 
     #[test]
-    fn all_rights_are_enough_and_none_is_told() {
+    fn all_rights_are_enough_and_all_that_are_missing_are_told() {
         let all = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
-        assert_eq!(first_missing(&review(&all, false)), None);
-        let view = json!([{"verbs": ["get", "list"], "apiGroups": ["", "apps"], "resources": ["pods", "deployments"]}]);
-        assert_eq!(first_missing(&review(&view, false)), Some(("leases", "create")));
-        assert_eq!(first_missing(&review(&view, true)), None);
+        assert_eq!(missing(&review(&all, false)), []);
+        let some = json!([
+            {"verbs": ["*"], "apiGroups": ["", "apps"], "resources": ["pods", "deployments", "configmaps"]},
+            {"verbs": ["create", "delete"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]},
+        ]);
+        assert_eq!(
+            missing(&review(&some, false)),
+            [
+                ("leases", "patch"),
+                ("secrets", "create"),
+                ("secrets", "delete"),
+                ("pods/portforward", "create")
+            ]
+        );
+        assert_eq!(missing(&review(&some, true)), []);
     }
 
     #[test]
@@ -127,7 +141,7 @@ mod tests {
             {"verbs": ["create", "patch"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]},
             {"verbs": ["delete"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["x"]},
         ]);
-        assert_eq!(first_missing(&review(&rules, false)), Some(("leases", "delete")));
+        assert_eq!(missing(&review(&rules, false)), [("leases", "delete")]);
     }
 
     #[test]
@@ -138,7 +152,8 @@ mod tests {
             {"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]},
         ]);
         let told = |drain| Rights::told(&review(&rules, false), drain).missing;
-        assert_eq!((told(Drain::Signal), told(Drain::Labels)), (None, Some(("pods", "patch"))));
+        assert_eq!(told(Drain::Signal), []);
+        assert_eq!(told(Drain::Labels), [("pods", "patch"), ("pods", "delete")]);
     }
 
     #[test]
