@@ -301,8 +301,9 @@ fn assemble(
         selector: deployment.pointer("/spec/selector").cloned().unwrap_or_default(),
         replica_owners: owners_of_replicas(list(deployment, "/metadata/managedFields")),
     };
-    let (handover, handover_reason) =
-        findings::handover(settings.handover, found, &template, &ports, replicas);
+    let handover = findings::handover(settings.handover, found, &template, &ports, replicas);
+    let of_handover = findings::warning_of_handover(&name, &handover);
+    let (handover, handover_reason) = handover;
     let stand_in_name = name::stand_in(&name, &session);
     let (tunnel_port, ready_port) = ports::own(&session, &template, &ports);
     let config_map = settings.agent_image.is_none().then(|| name::config_map(&stand_in_name));
@@ -322,6 +323,7 @@ fn assemble(
     let stand_in = stand_in::of_deployment(&agent, deployment);
     let lease = name::lease(&name);
     let mut warnings = findings::warnings(found, &template, &container, &stand_in, &original);
+    warnings.extend(of_handover);
     let mut labels = Vec::new();
     if settings.drain == Drain::Labels {
         match drain::labels(found, &template, &services, handover, replicas) {

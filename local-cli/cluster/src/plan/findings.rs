@@ -55,11 +55,26 @@ pub(super) fn handover(
     }
     let tcp = ports.iter().any(|port| port.protocol == Protocol::Tcp);
     match mode {
-        HandoverMode::Listen => (Handover::OnListen, "asked for".into()),
         HandoverMode::Now => (Handover::AtOnce, "asked for".into()),
+        HandoverMode::Listen if tcp => (Handover::OnListen, "asked for".into()),
         HandoverMode::Auto if tcp => (Handover::OnListen, "it has TCP ports".into()),
-        HandoverMode::Auto => (Handover::AtOnce, "it has no TCP ports".into()),
+        // Whatever was asked for, there is nothing to wait for.
+        HandoverMode::Listen | HandoverMode::Auto => (Handover::AtOnce, NO_TCP_PORTS.into()),
     }
+}
+
+/// The original leaves before the program has said anything, which is told before.
+const NO_TCP_PORTS: &str = "it has no TCP ports";
+
+/// What the user should know of the handover.
+pub(super) fn warning_of_handover(name: &str, handover: &(Handover, String)) -> Option<Warning> {
+    let unheard = handover.0 == Handover::AtOnce && handover.1 == NO_TCP_PORTS;
+    unheard.then(|| Warning {
+        code: "no-ports".into(),
+        text: format!(
+            "neither {name} nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there"
+        ),
+    })
 }
 
 /// Why stand-in and original cannot run at the same time.
@@ -147,8 +162,8 @@ pub(super) fn warnings(
     if original.replicas == 0 {
         warn("zero-replicas", format!("{} has 0 replicas, and will have 0 again afterwards", original.name));
     } else if original.ready == 0 {
-        let words =
-            found.pods.iter().find_map(words_of_failure).unwrap_or_else(|| "no words from its pods".into());
+        let words = found.pods.iter().find_map(words_of_failure);
+        let words = words.unwrap_or_else(|| not_yet(&found.pods).into());
         warn("broken", format!("no pod of {} is ready: {words}", original.name));
     }
     for autoscaler in &found.autoscalers {
@@ -214,6 +229,21 @@ pub(super) fn warnings(
         warn("host-network", "it has the node's network: the agent's port is on the node's loopback, guarded by the session key alone".into());
     }
     warnings
+}
+
+/// Why none of these pods is ready, where they do not say so themselves.
+fn not_yet(pods: &[Value]) -> &'static str {
+    let (leaving, alive): (Vec<&Value>, Vec<&Value>) =
+        pods.iter().partition(|pod| !text(pod, "/metadata/deletionTimestamp").is_empty());
+    if alive.iter().any(|pod| text(pod, "/status/phase") == "Running") {
+        "they run, but their readiness probes have not succeeded"
+    } else if !alive.is_empty() {
+        "they are still starting"
+    } else if !leaving.is_empty() {
+        "they are being deleted"
+    } else {
+        "there are none"
+    }
 }
 
 /// The delivery system that would notice a changed `replicas`.

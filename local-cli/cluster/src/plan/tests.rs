@@ -242,6 +242,47 @@ fn a_broken_original_is_told_in_its_pods_words() {
 }
 
 #[test]
+fn a_broken_original_whose_pods_say_nothing_is_told_by_what_they_do() {
+    let told = |pods: Value| {
+        let mut found = found(&plain());
+        found.pods = pods.as_array().cloned().unwrap();
+        planned(&found, &settings()).warnings[0].text.clone()
+    };
+    let running = json!({"status": {"phase": "Running"}});
+    let leaving =
+        json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
+    assert_eq!(told(json!([])), "no pod of cart is ready: there are none");
+    assert_eq!(told(json!([leaving])), "no pod of cart is ready: they are being deleted");
+    assert_eq!(
+        told(json!([{"status": {"phase": "Pending"}}, leaving])),
+        "no pod of cart is ready: they are still starting"
+    );
+    assert_eq!(
+        told(json!([leaving, running])),
+        "no pod of cart is ready: they run, but their readiness probes have not succeeded"
+    );
+}
+
+#[test]
+fn without_ports_the_original_leaves_at_once_and_that_is_said_before() {
+    let mode = |handover| SwapSettings { handover, ..settings() };
+    let bare = json!({"containers": [{"name": "app"}]});
+    for mode in [mode(HandoverMode::Auto), mode(HandoverMode::Listen)] {
+        let plan = planned(&found(&bare), &mode);
+        assert_eq!((plan.handover, codes(&plan)), (Handover::AtOnce, vec!["no-ports"]));
+        assert_eq!(
+            plan.warnings[0].text,
+            "neither cart nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there"
+        );
+    }
+    // Who asked for it knows.
+    assert_eq!(codes(&planned(&found(&bare), &mode(HandoverMode::Now))), Vec::<&str>::new());
+    let port = PortMapping { pod: 8080, local: 8080, protocol: Protocol::Tcp };
+    let plan = planned(&found(&bare), &SwapSettings { ports: vec![port], ..settings() });
+    assert_eq!((plan.handover, codes(&plan)), (Handover::OnListen, Vec::new()));
+}
+
+#[test]
 fn a_stand_in_is_not_swapped() {
     let mut found = found(&plain());
     found.deployment["metadata"]["labels"] = json!({"devproxy.dev/session": "x"});
