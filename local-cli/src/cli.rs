@@ -22,7 +22,6 @@ use crate::completion;
 #[command(
     name = "devproxy",
     version,
-    disable_help_subcommand = true,
     after_help = "\
 Examples:
   devproxy swap cart -- cargo run    run your cart in place of the cluster's
@@ -287,9 +286,9 @@ Examples:
 They offer what the cluster has at the moment: Deployments, namespaces,
 containers, sessions; and the contexts of the kubeconfig.")]
 pub struct Completions {
-    /// Which shell
+    /// Which shell [default: that of $SHELL]
     #[arg(value_name = "SHELL")]
-    pub shell: ShellName,
+    pub shell: Option<ShellName>,
 }
 
 /// `devproxy man`

@@ -6,9 +6,7 @@ use std::process::ExitCode;
 use devproxy::{
     Failure,
     cli::{self, Stopped},
-    commands, completion,
-    failure::EXIT_FAILURE,
-    log,
+    commands, completion, log,
     session::process,
     settings::Place,
     ui::Progress,
@@ -34,7 +32,7 @@ fn main() -> ExitCode {
         Err(Stopped::Told(text)) => {
             // Help that goes to a reader who has left (`| head`) is no failure.
             let _ = text.print();
-            return if text.use_stderr() { EXIT_FAILURE.into() } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
         Err(Stopped::Failed(failure)) => return failed(&failure),
     };

@@ -22,6 +22,14 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     unrecognized subcommand `swpa`
     hint: did you mean `swap`
     ");
+    insta::assert_snapshot!(told("help swpa"), @"
+    unrecognized subcommand `swpa`
+    hint: did you mean `swap`
+    ");
+    insta::assert_snapshot!(told("-n shop"), @"
+    which command?
+    hint: `devproxy --help` lists the commands
+    ");
     insta::assert_snapshot!(told("frobnicate"), @"
     unrecognized subcommand `frobnicate`
     hint: `devproxy --help` lists the commands
@@ -33,6 +41,26 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     insta::assert_snapshot!(told("swap cart cargo run"), @"
     `cargo` is not expected here
     hint: a program comes after `--`: `-- cargo …`
+    ");
+    insta::assert_snapshot!(told("swap cart npm"), @"
+    `npm` is not expected here
+    hint: a program comes after `--`: `-- npm …`
+    ");
+    insta::assert_snapshot!(told("swap -- cargo run"), @"
+    missing: [NAMESPACE/]NAME
+    hint: usage: devproxy swap <[NAMESPACE/]NAME> -- <COMMAND>...
+    ");
+    insta::assert_snapshot!(told("exec cart psql"), @"
+    `psql` is not expected here
+    hint: a program comes after `--`: `-- psql …`
+    ");
+    insta::assert_snapshot!(told("status cart"), @"
+    `cart` is not expected here
+    hint: `devproxy status --help` says what is
+    ");
+    insta::assert_snapshot!(told("restore cart shop"), @"
+    `shop` is not expected here
+    hint: `devproxy restore --help` says what is
     ");
     insta::assert_snapshot!(told("swap cart --dryrun"), @"
     `--dryrun` is not expected here
@@ -98,4 +126,24 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     SHELL: `tcsh` is none of `bash`, `fish`, `zsh`
     hint: (none)
     ");
+}
+
+fn shown(words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(Into::into).collect();
+    match cli::read(&words, &Place::default()) {
+        Err(Stopped::Told(text)) => {
+            assert!(!text.use_stderr(), "{text}");
+            text.to_string()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn help_is_a_command_and_a_flag_and_what_the_name_alone_gives() {
+    assert_eq!(shown(&["devproxy", "help"]), shown(&["devproxy", "--help"]));
+    for command in ["swap", "restore", "completions"] {
+        assert_eq!(shown(&["devproxy", "help", command]), shown(&["devproxy", command, "--help"]));
+    }
+    assert_eq!(shown(&["devproxy"]), shown(&["devproxy", "-h"]));
 }

@@ -158,6 +158,9 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
     error: missing: [NAMESPACE/]NAME [DP-USAGE]
     hint: usage: kubectl devproxy swap <[NAMESPACE/]NAME> [-- <COMMAND>...]
     ");
+    assert_eq!(kubectl("devproxy help exec").await?, kubectl("devproxy exec --help").await?);
+    let alone = kubectl("devproxy").await?;
+    assert!(alone.starts_with("exit code 0\nTake one service") && alone.contains("Usage: kubectl devproxy "));
     insta::assert_snapshot!(kubectl("devproxy exec --help").await?, @"
     exit code 0
     Join a running session of this laptop with another program
@@ -206,5 +209,27 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
     :4
     ");
     assert!(kubectl("plugin list").await?.contains("kubectl-devproxy"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_that_is_not_named_is_that_of_the_user() -> Result<()> {
+    let bed = Bed::get().await?;
+    let laptop = bed.laptop().await?;
+    let of = |shell: &str| Ok::<_, anyhow::Error>(laptop.devproxy(["completions"])?.env("SHELL", shell));
+    for shell in ["bash", "fish", "zsh"] {
+        let named = laptop.devproxy(["completions", shell])?.output(TAB).await?.success()?.stdout;
+        let found = of(&format!("/usr/bin/{shell}"))?.output(TAB).await?.success()?;
+        assert!(found.stdout == named && found.stderr.is_empty(), "{found:?}");
+    }
+    let exit = of("/bin/tcsh")?.output(TAB).await?;
+    insta::assert_snapshot!(format!("exit code {}\n{}", exit.code(), exit.stderr + &exit.stdout), @"
+    exit code 125
+    error: there are no completions for `/bin/tcsh`, which $SHELL names [DP-USAGE]
+    hint: `devproxy completions bash`, `devproxy completions fish`, `devproxy completions zsh`
+    ");
+    // On a terminal a script helps nobody who is not told what it is for.
+    let exit = of("/bin/bash")?.terminal().spawn()?.wait(TAB).await?;
+    insta::assert_snapshot!(exit.stdout.lines().last().unwrap_or_default().trim(), @"… this is for the shell: `source <(devproxy completions bash)` in ~/.bashrc switches it on");
     Ok(())
 }

@@ -24,7 +24,7 @@ pub struct Read {
 /// Why nothing is to be done.
 #[derive(Debug)]
 pub enum Stopped {
-    /// Help or version was asked for, or nothing was typed at all.
+    /// Help or version was asked for, or nothing at all.
     Told(Error),
     /// A mistake.
     Failed(Failure),
@@ -33,6 +33,9 @@ pub enum Stopped {
 /// Reads the command line. Help, and what makes packages, work whatever the files hold.
 pub fn read(words: &[OsString], place: &Place) -> Result<Read, Stopped> {
     let command = || invocation::named(Cli::command());
+    // Who types the name alone has made no mistake.
+    let help = [OsString::from("devproxy"), "-h".into()];
+    let words = if words.len() < 2 { &help } else { words };
     let matches = command().try_get_matches_from(words).map_err(stopped)?;
     if matches!(matches.subcommand_name(), Some("completions" | "man")) {
         let cli = Cli::from_arg_matches(&matches).map_err(stopped)?;
@@ -51,9 +54,9 @@ pub fn read(words: &[OsString], place: &Place) -> Result<Read, Stopped> {
 }
 
 fn stopped(error: Error) -> Stopped {
-    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
     match error.kind() {
-        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => Stopped::Told(error),
+        DisplayHelp | DisplayVersion => Stopped::Told(error),
         _ => Stopped::Failed(usage::failure(&error)),
     }
 }

@@ -1,10 +1,13 @@
 //! A command line that is not understood, told as every other failure: one line of cause, a hint, exit code 125.
 
 use clap::{
-    Error,
+    CommandFactory, Error,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use devproxy_cluster::target::nearest;
+
+use super::Cli;
 use crate::Failure;
 
 /// What is wrong, and what was meant.
@@ -33,10 +36,11 @@ fn cause(error: &Error) -> String {
     let flag = one(error, ContextKind::InvalidArg);
     match (error.kind(), flag) {
         (ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some(flag)) => {
-            let name = flag.trim_matches(['<', '>']).split([' ', '=', '[']).next().unwrap_or(&flag);
+            let name = flag.trim_matches(['<', '>', '[', ']']).split([' ', '=', '[']).next().unwrap_or(&flag);
             format!("{name}: {}", cause_of_value(error))
         }
         (ErrorKind::UnknownArgument, Some(word)) => format!("`{word}` is not expected here"),
+        (ErrorKind::MissingSubcommand, _) => "which command?".to_owned(),
         (ErrorKind::MissingRequiredArgument, _) => {
             let missing = many(error, ContextKind::InvalidArg);
             format!("missing: {}", missing.join(" ").replace(['<', '>'], ""))
@@ -51,22 +55,36 @@ fn hint(error: &Error) -> Option<String> {
             return Some(format!("did you mean `{meant}`"));
         }
     }
+    // clap itself suggests nothing for `help swpa`.
+    if let Some(word) = one(error, ContextKind::InvalidSubcommand) {
+        let commands = Cli::command();
+        let names = commands.get_subcommands().map(|command| command.get_name().to_owned());
+        if let Some(meant) = nearest(&word, names).first() {
+            return Some(format!("did you mean `{meant}`"));
+        }
+    }
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
+    };
     match (error.kind(), one(error, ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(word)) if !word.starts_with('-') => {
+        (ErrorKind::UnknownArgument, Some(word)) if !word.starts_with('-') && usage.contains("COMMAND") => {
             Some(format!("a program comes after `--`: `-- {word} …`"))
         }
         (ErrorKind::InvalidValue | ErrorKind::ValueValidation, _) => None,
-        (kind, _) => {
-            let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else { return None };
-            let usage = usage.to_string();
+        (_, _) if usage.is_empty() => None,
+        (kind, word) => {
             let words: Vec<&str> = usage.trim_start_matches("Usage:").split_whitespace().collect();
             if kind == ErrorKind::MissingRequiredArgument {
                 return Some(format!("usage: {}", words.join(" ")));
             }
             let command = words.iter().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
             let what = match kind {
-                ErrorKind::InvalidSubcommand => "lists the commands",
-                ErrorKind::UnknownArgument => "lists the flags",
+                ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand => "lists the commands",
+                ErrorKind::UnknownArgument if word.is_some_and(|word| word.starts_with('-')) => {
+                    "lists the flags"
+                }
+                ErrorKind::UnknownArgument => "says what is",
                 _ => "explains them",
             };
             Some(format!("`{} --help` {what}", command.copied().collect::<Vec<_>>().join(" ")))

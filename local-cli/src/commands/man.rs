@@ -30,7 +30,8 @@ fn date() -> String {
 
 /// One page a command, `devproxy-swap.1` as git's are named.
 fn write(command: &Command, folder: &Path, date: &str) -> std::io::Result<()> {
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+    let has_page = |below: &&Command| !below.is_hide_set() && below.get_name() != "help";
+    for below in command.get_subcommands().filter(has_page) {
         write(below, folder, date)?;
     }
     let version = concat!("devproxy ", env!("CARGO_PKG_VERSION"));
