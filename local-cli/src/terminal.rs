@@ -35,11 +35,19 @@ use crate::{
 /// Longest wait for the status of a program that was killed.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// Waits for `child`; what is meant for it and reaches only us is passed on.
-pub async fn accompany(mut child: Child, signals: &mut Signals) -> Result<u8, Failure> {
+/// Waits for `child`, which has joined the session of `client`; what is meant for it and reaches only us is passed on.
+pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Client) -> Result<u8, Failure> {
+    let progress = Progress::new();
+    let mut told = true;
     loop {
         tokio::select! {
             status = child.wait() => return ended(status),
+            event = client.next(), if told => match event {
+                Some(Event::Notice(text)) => progress.notice(&text),
+                // The steps of the session are told at its own terminal.
+                Some(_) => {}
+                None => told = false,
+            },
             got = signals.next() => got.forward(&child),
         }
     }

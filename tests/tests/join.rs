@@ -178,6 +178,8 @@ async fn ports_open_by_the_table(shop: &Namespace, laptop: &Laptop, pod: &str) -
     // A debugger's port: on the laptop only, whatever it is bound to.
     let mut debugger = serve("5678", "0.0.0.0")?;
     debugger.wait_for("Serving", DONE).await?;
+    // It is told where the debugger was started.
+    debugger.wait_for("  … 127.0.0.1:5678 on this machine reaches the program\n", DONE).await?;
     ensure!(from_laptop("5678").await?.success()?.stdout == "the laptop");
     let refused = from_pod("5678").await;
     ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{refused:?}");

@@ -20,7 +20,7 @@ use devproxy_tunnel::control::{PodPort, Protocol, Scope};
 use crate::listeners::Listeners;
 
 /// First port of Linux's default `ip_local_port_range`.
-const EPHEMERAL: u16 = 32_768;
+pub const EPHEMERAL: u16 = 32_768;
 
 /// Ports on which debuggers listen by default. Whoever reaches one executes code, so the cluster must not.
 ///

@@ -31,7 +31,7 @@ pub(super) async fn run(global: &Global, exec: Exec) -> Result<u8, Failure> {
     // From here on signals are for the program.
     let mut signals = Signals::new()?;
     let child = program.spawn(&terminal::enter(&shell)?, &shell)?;
-    terminal::accompany(child, &mut signals).await
+    terminal::accompany(child, &mut signals, &mut client).await
 }
 
 /// The session that `wanted` names, or the only one, in `namespace` if that was given; with its state.

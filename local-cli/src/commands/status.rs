@@ -68,7 +68,7 @@ fn table(rows: &[Row], now: Timestamp, room: usize) -> String {
             format!("{}/{}", here.namespace, here.name),
             "this laptop".to_owned(),
             "-".to_owned(),
-            here.phase.clone(),
+            phase(here, now),
             here.pod.clone().unwrap_or_else(|| "-".to_owned()),
         ]),
         (None, None) => None,
@@ -81,7 +81,7 @@ fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timesta
     let name = info.deployment.clone().unwrap_or_else(|| "(shell)".to_owned());
     let phase = match here {
         _ if info.expired => "expired: devproxy restore --stale puts it back".to_owned(),
-        Some(here) => here.phase.clone(),
+        Some(here) => phase(here, now),
         None => info.phase.to_string(),
     };
     let agent = info.agent.as_ref().map_or_else(
@@ -97,6 +97,18 @@ fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timesta
         phase,
         agent,
     ]
+}
+
+/// What it does, and what keeps its clients waiting.
+fn phase(here: &protocol::Status, now: Timestamp) -> String {
+    let waits = here.phase != "starting" && here.phase != "restoring";
+    match &here.silence {
+        Some(silence) if waits => {
+            let word = here.phase.split(' ').next().unwrap_or_default();
+            format!("{word}, nobody listens on {} for {}", silence.any(), age(silence.since, now))
+        }
+        _ => here.phase.clone(),
+    }
 }
 
 /// As kubectl shows ages.
@@ -137,23 +149,31 @@ mod tests {
                 words: expired.then(|| "app: exit code 1\n\u{1b}[2Jboom".into()),
             }),
         };
-        let here = |name: &str| protocol::Status {
+        let silence = protocol::Silence {
+            ports: vec![protocol::PortPair { pod: 8080, local: 3000 }],
+            since: time("2026-01-01T09:59:26Z"),
+        };
+        let here = |name: &str, phase: &str| protocol::Status {
             schema: 1,
             id: "m2p9abcdef".into(),
             namespace: "till".into(),
             name: name.into(),
-            phase: "waiting for the program to listen".into(),
+            phase: phase.into(),
             pod: None,
+            silence: (phase != "swapped").then(|| silence.clone()),
             program: Some(4711),
             round_trip: Some(0.4),
             reconnects: 0,
             ports: [("pod".to_owned(), vec!["8080/tcp".to_owned()])].into(),
         };
         vec![
-            Row { cluster: Some(info(Some("cart"), false)), here: Some(here("cart")) },
+            Row {
+                cluster: Some(info(Some("cart"), false)),
+                here: Some(here("cart", "waiting for the program to listen")),
+            },
             Row { cluster: Some(info(Some("cart"), false)), here: None },
             Row { cluster: Some(info(None, true)), here: None },
-            Row { cluster: None, here: Some(here("pay")) },
+            Row { cluster: None, here: Some(here("pay", "swapped")) },
         ]
     }
 
@@ -162,24 +182,24 @@ mod tests {
         let shown = |room| table(&rows(), "2026-01-01T10:00:00Z".parse().unwrap(), room);
         insta::assert_snapshot!(shown(usize::MAX), @"
         SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                                            AGENT
-        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting for the program to listen                cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting, nobody listens on 8080→3000 for 34s     cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
         k7f2abcdef   shop/cart      ann@box          30m     handing over                                     cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
         k7f2abcdef   shop/(shell)   ann@box          30m     expired: devproxy restore --stale puts it back   app: exit code 1 �[2Jboom
-        m2p9abcdef   till/pay       this laptop      -       waiting for the program to listen                -
+        m2p9abcdef   till/pay       this laptop      -       swapped                                          -
         ");
         insta::assert_snapshot!(shown(100), @"
         SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                    AGENT
-        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting for… to listen   cart-devpro… on node-3
+        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting, no…00 for 34s   cart-devpro… on node-3
         k7f2abcdef   shop/cart      ann@box          30m     handing over             cart-devpro… on node-3
         k7f2abcdef   shop/(shell)   ann@box          30m     expired: de…ts it back   app: exit c…1 �[2Jboom
-        m2p9abcdef   till/pay       this laptop      -       waiting for… to listen   -
+        m2p9abcdef   till/pay       this laptop      -       swapped                  -
         ");
         insta::assert_snapshot!(shown(60), @"
         SESSION     k7f2abcdef
         DEPLOYMENT  shop/cart
         HOLDER      ann@box (here)
         SINCE       30m
-        PHASE       waiting for the program to listen
+        PHASE       waiting, nobody listens on 8080→3000 for 34s
         AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
 
         SESSION     k7f2abcdef
@@ -200,7 +220,7 @@ mod tests {
         DEPLOYMENT  till/pay
         HOLDER      this laptop
         SINCE       -
-        PHASE       waiting for the program to listen
+        PHASE       swapped
         AGENT       -
         ");
     }

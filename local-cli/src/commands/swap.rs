@@ -12,7 +12,10 @@ use devproxy_cluster::{Drain, FileKind, Handover, HandoverMode, Plan, Protocol, 
 use crate::{
     Failure,
     cli::{self, Global, Output, SessionFlags, Swap},
-    session::process::{Options, Start},
+    session::{
+        process::{Options, Start},
+        protocol::PortPair,
+    },
     terminal::{self, Program},
 };
 
@@ -89,7 +92,10 @@ fn summary(plan: &Plan) -> String {
     let ports: Vec<_> = plan
         .ports
         .iter()
-        .map(|port| format!("{}/{}", port.port, if port.protocol == Protocol::Udp { "udp" } else { "tcp" }))
+        .map(|port| {
+            let protocol = if port.protocol == Protocol::Udp { "udp" } else { "tcp" };
+            format!("{}/{protocol}", PortPair { pod: port.port, local: port.local })
+        })
         .collect();
     if !ports.is_empty() {
         let _ = write!(line, ", {}", ports.join(" "));
@@ -144,10 +150,10 @@ mod tests {
 
     fn cart() -> Plan {
         let stand_in = || "cart-devproxy-k7f2".to_owned();
-        let port = |port, protocol, service: Option<&str>| DeclaredPort {
+        let port = |port, local, protocol, service: Option<&str>| DeclaredPort {
             protocol,
             port,
-            local: port,
+            local,
             name: None,
             service: service.map(str::to_owned),
         };
@@ -172,7 +178,7 @@ mod tests {
             ready_port: 2,
             architecture: Architecture::Amd64,
             agent_image: None,
-            ports: vec![port(8080, Protocol::Tcp, Some("cart")), port(9090, Protocol::Udp, None)],
+            ports: vec![port(8080, 3000, Protocol::Tcp, Some("cart")), port(9090, 9090, Protocol::Udp, None)],
             services: vec!["cart".into()],
             file_roots: ["/a", "/b"]
                 .map(|path| FileRoot {
@@ -203,7 +209,7 @@ mod tests {
         assert_eq!(
             plan_text(&cart()),
             "\
-shop/cart: 1 stand-in pod, cart 3 → 0 replicas, 8080/tcp 9090/udp, 2 ConfigMaps
+shop/cart: 1 stand-in pod, cart 3 → 0 replicas, 8080→3000/tcp 9090/udp, 2 ConfigMaps
 container app, handover when the program listens (8080 is a port of Service cart)
 ! the autoscaler pauses
 steps:

@@ -1,25 +1,23 @@
 //! The session itself: establish, serve, restore.
 //!
 //! - [`shell`]: namespaces, files, capture and link over a connected agent
+//! - [`awaited`]: the ports on which somebody should listen
 //! - [`ending`]: hang up what is left in the shell, restore
 
+mod awaited;
 mod ending;
 mod shell;
 
 pub(crate) use self::ending::describe;
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use devproxy_capture::{Capture, listeners::owner};
-use devproxy_cluster::{Connection, Handover, Original, Plan, Protocol, Swap, stand_in_lost, swap};
+use devproxy_capture::Capture;
+use devproxy_cluster::{Connection, Handover, Swap, stand_in_lost, swap};
 use devproxy_tunnel::{SessionKey, control};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use self::shell::Live;
+use self::{awaited::Awaited, shell::Live};
 use crate::{
     Failure, embedded,
     session::{
@@ -144,13 +142,15 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
             return Ok(());
         };
         if plan.handover == Handover::OnListen {
-            let ports = awaited_ports(plan);
-            shared.outlet.notice(&waiting_line(original, &ports)).await;
+            let awaited = Awaited::of(plan, &start.options);
+            shared.outlet.notice(&awaited.line(original)).await;
             shared.open(entrance, "waiting for the program to listen").await;
-            let port = program_ready(capture, namespaces, &plan.ready, &ports).await?;
+            let port = program_ready(capture, namespaces, &plan.ready, &awaited.locals()).await?;
             let since = Instant::now();
             hand_over(agent, capture, swap).await?;
-            shared.outlet.done("handover", answered_by(capture, port, original), since).await;
+            let (port, by) = (awaited.told(port), answered_by(capture, port));
+            let text = format!("{port} is answered by {by}; {} scaled to 0", original.name);
+            shared.outlet.done("handover", text, since).await;
         } else {
             let since = Instant::now();
             hand_over(agent, capture, swap).await?;
@@ -171,23 +171,6 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
         failure = serving => failure,
         failure = lost.recv() => failure.unwrap_or_else(|| Failure::new("DP-SESSION-ENDED", "the session has ended")),
     })
-}
-
-/// The ports on the laptop whose first listen takes the traffic over: those that a Service targets, else all declared.
-fn awaited_ports(plan: &Plan) -> BTreeSet<u16> {
-    let tcp = || plan.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let targeted: BTreeSet<_> = tcp().filter(|port| port.service.is_some()).map(|port| port.local).collect();
-    if targeted.is_empty() { tcp().map(|port| port.local).collect() } else { targeted }
-}
-
-fn waiting_line(original: &Original, ports: &BTreeSet<u16>) -> String {
-    let serving = if original.ready > 0 { "'s pods still answer" } else { " has no ready pod" };
-    let mut line = format!("{}{serving}; the first listen on ", original.name);
-    for (index, port) in ports.iter().enumerate() {
-        let _ = write!(line, "{}{port}", if index == 0 { "" } else { " or " });
-    }
-    line.push_str(" takes the traffic over");
-    line
 }
 
 /// Declared ports open, then readiness, then the cluster's part.
@@ -213,13 +196,9 @@ async fn hand_over(agent: &AgentHandle, capture: &Capture, swap: &mut Swap) -> R
     Ok(swap.handover().await?)
 }
 
-fn answered_by(capture: &Capture, port: u16, original: &Original) -> String {
-    let listeners = capture.listeners();
-    let inode = listeners.borrow().on(control::Protocol::Tcp, port).next().map(|listener| listener.inode);
-    let owner = inode.and_then(|inode| owner(inode).ok().flatten());
-    let who = owner
-        .map_or_else(|| "the program".to_owned(), |owner| format!("pid {} ({})", owner.pid, owner.command));
-    format!("{port} is answered by {who}; {} scaled to 0", original.name)
+fn answered_by(capture: &Capture, port: u16) -> String {
+    let listeners = capture.listeners().borrow().clone();
+    awaited::who(listeners.on(control::Protocol::Tcp, port).next())
 }
 
 fn random_key() -> Result<SessionKey, Failure> {

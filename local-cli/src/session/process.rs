@@ -215,7 +215,11 @@ async fn answer(shared: &Shared, request: Request, by: Ending, events: &mpsc::Se
             let ending = shared.ending.borrow().is_some();
             let answer = match entrance {
                 _ if ending => Event::Failed(Failure::new("DP-SESSION-ENDED", "the session is ending")),
-                Some(entrance) => Event::Shell(Box::new(entrance)),
+                Some(entrance) => {
+                    // What its program opens is told to it too.
+                    shared.outlet.subscribe(events.clone());
+                    Event::Shell(Box::new(entrance))
+                }
                 None => Event::Failed(
                     Failure::new("DP-SESSION-STARTING", "the session is still starting")
                         .hint("try again in a moment"),

@@ -2,9 +2,10 @@
 //!
 //! JSON and a version, because another version of the CLI may ask for status or restore.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use devproxy_cluster::ApiSettings;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -30,7 +31,7 @@ pub enum Request {
     },
     /// End the session and restore. Answered by progress and [`Event::Ended`].
     End,
-    /// Answered by [`Event::Shell`].
+    /// Answered by [`Event::Shell`]; notices follow.
     Join,
     /// Answered by [`Event::Status`].
     Status,
@@ -88,6 +89,9 @@ pub struct Status {
     pub phase: String,
     /// The agent's pod.
     pub pod: Option<String>,
+    /// Nobody listens where clients are led to.
+    #[serde(default)]
+    pub silence: Option<Silence>,
     /// Process id of the user's program.
     pub program: Option<i32>,
     /// Smoothed round trip of the tunnel, milliseconds.
@@ -96,6 +100,41 @@ pub struct Status {
     pub reconnects: u32,
     /// Open ports in the pod and on the laptop, as text.
     pub ports: BTreeMap<String, Vec<String>>,
+}
+
+/// Nobody listens on any of these.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Silence {
+    /// Where somebody should.
+    pub ports: Vec<PortPair>,
+    /// Since when nobody does.
+    pub since: Timestamp,
+}
+
+impl Silence {
+    /// `8080 or 9090`
+    pub fn any(&self) -> String {
+        self.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+/// A port of the pod, and where the program answers for it. `Display` is how people read it: `8080→3000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortPair {
+    /// In the pod.
+    pub pod: u16,
+    /// In the shell.
+    pub local: u16,
+}
+
+impl fmt::Display for PortPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pod == self.local {
+            write!(f, "{}", self.pod)
+        } else {
+            write!(f, "{}→{}", self.pod, self.local)
+        }
+    }
 }
 
 /// The other side sent what is not a message, or the socket failed.

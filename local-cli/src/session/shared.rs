@@ -40,6 +40,7 @@ impl Shared {
                 .map_or_else(|| plan.stand_in_name.clone(), |original| original.name.clone()),
             phase: "starting".to_owned(),
             pod: None,
+            silence: None,
             program: None,
             round_trip: None,
             reconnects: 0,

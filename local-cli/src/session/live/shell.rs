@@ -12,6 +12,7 @@ use tokio::{
     time::sleep,
 };
 
+use super::awaited::{self, Awaited};
 use crate::{
     Failure,
     failure::chain,
@@ -19,6 +20,7 @@ use crate::{
         ahead::helper,
         link::{self, Address, AgentHandle, Connected},
         process::{Options, Start},
+        protocol::PortPair,
         shared::Shared,
     },
 };
@@ -69,10 +71,11 @@ pub(super) async fn open(
     for skipped in namespaces.mount(&content).await? {
         shared.outlet.notice(&format!("`{}` is not here: {}", skipped.path.display(), skipped.reason)).await;
     }
+    let ports = port_rules(&start.plan, &start.options);
     let settings = CaptureSettings {
         addresses: facts.addresses.clone(),
         nameservers: nameservers(&facts.resolv_conf),
-        ports: port_rules(&start.plan, &start.options),
+        ports: ports.clone(),
         hold: Duration::from_secs(start.options.hold),
         local: LocalRoutes::parse(&start.options.local).map_err(|e| Failure::new("DP-USAGE", e))?,
     };
@@ -100,7 +103,9 @@ pub(super) async fn open(
     };
     let (agent, keeping) = link::keep(context, connected);
     tasks.spawn(keeping);
-    tasks.spawn(port_table(capture.clone(), agent.clone(), shared.clone()));
+    tasks.spawn(port_table(capture.clone(), ports, agent.clone(), shared.clone()));
+    let awaited = Awaited::of(&start.plan, &start.options);
+    tasks.spawn(awaited::watch(awaited, capture.clone(), shared.clone()));
     tasks.spawn(notices(capture.clone(), shared.clone()));
     Ok(Live { agent, capture, namespaces, inside, facts, files, lost, _tasks: tasks })
 }
@@ -140,19 +145,20 @@ async fn report(loss: mpsc::Sender<Failure>, losing: impl Future<Output = Failur
 }
 
 /// Keeps the agent's listeners equal to the port table.
-async fn port_table(capture: Capture, agent: AgentHandle, shared: Shared) {
+async fn port_table(capture: Capture, rules: PortRules, agent: AgentHandle, shared: Shared) {
     let mut wanted = capture.pod_ports();
     let mut told = BTreeSet::new();
     loop {
         let ports = wanted.borrow_and_update().clone();
         shared.update(|status| {
-            status.ports.insert("pod".to_owned(), ports.iter().copied().map(port_text).collect());
+            let texts = ports.iter().map(|port| port_text(*port, &rules)).collect();
+            status.ports.insert("pod".to_owned(), texts);
         });
         match agent.listen(&ports).await {
             Ok(failed) => {
                 for (port, cause) in failed {
                     if told.insert(port) {
-                        let port = port_text(port);
+                        let port = port_text(port, &rules);
                         shared.outlet.notice(&format!("{port} cannot be opened in the pod: {cause}")).await;
                     }
                 }
@@ -169,10 +175,11 @@ async fn port_table(capture: Capture, agent: AgentHandle, shared: Shared) {
     }
 }
 
-fn port_text(port: PodPort) -> String {
+fn port_text(port: PodPort, rules: &PortRules) -> String {
     let protocol = if port.protocol == Protocol::Udp { "udp" } else { "tcp" };
     let loopback = if port.scope == Scope::Loopback { " (loopback)" } else { "" };
-    format!("{}/{protocol}{loopback}", port.port)
+    let port = PortPair { pod: port.port, local: rules.local(port.protocol, port.port) };
+    format!("{port}/{protocol}{loopback}")
 }
 
 async fn notices(capture: Capture, shared: Shared) {

@@ -1,0 +1,212 @@
+//! The ports that clients are led to: whether anybody listens there, for `devproxy status`; and a word at the terminal
+//! when the program listens elsewhere.
+
+use std::{collections::BTreeSet, fmt::Write, time::Duration};
+
+use devproxy_capture::{
+    Capture, Listener,
+    listeners::owner,
+    ports::{DEBUGGER_PORTS, EPHEMERAL},
+};
+use devproxy_cluster::{DeclaredPort, Original, Plan, Protocol};
+use devproxy_tunnel::control;
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+
+use crate::session::{
+    process::Options,
+    protocol::{PortPair, Silence},
+    shared::Shared,
+};
+
+/// A program may open another port before the one that is waited for.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// What is waited for, and what is not taken for it.
+#[derive(Debug, Clone)]
+pub(super) struct Awaited {
+    /// The TCP ports that a Service targets, else all that are declared; by their number on the laptop.
+    ports: Vec<PortPair>,
+    /// Ports on the laptop on which listening is no mistake.
+    known: BTreeSet<u16>,
+}
+
+impl Awaited {
+    pub(super) fn of(plan: &Plan, options: &Options) -> Self {
+        let tcp = || plan.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        let mut ports: Vec<_> = tcp().filter(|port| port.service.is_some()).map(awaited).collect();
+        if ports.is_empty() {
+            ports = tcp().map(awaited).collect();
+        }
+        ports.sort_unstable_by_key(|port| port.local);
+        let known = tcp().map(|port| port.local).chain(options.publish.iter().copied());
+        Self { ports, known: known.chain(DEBUGGER_PORTS).collect() }
+    }
+
+    /// As numbered on the laptop.
+    pub(super) fn locals(&self) -> BTreeSet<u16> {
+        self.ports.iter().map(|port| port.local).collect()
+    }
+
+    /// What is told before the program starts.
+    pub(super) fn line(&self, original: &Original) -> String {
+        let serving = if original.ready > 0 { "'s pods still answer" } else { " has no ready pod" };
+        let mut line = format!("{}{serving}; the first listen on ", original.name);
+        for (index, port) in self.ports.iter().enumerate() {
+            let or = if index == 0 { "" } else { " or " };
+            let _ = write!(line, "{or}{}", port.local);
+            if port.pod != port.local {
+                let _ = write!(line, " ({port})");
+            }
+        }
+        line + " takes the traffic over"
+    }
+
+    /// How the port `local` of the laptop is told.
+    pub(super) fn told(&self, local: u16) -> String {
+        let port = self.ports.iter().find(|port| port.local == local);
+        port.map_or_else(|| local.to_string(), ToString::to_string)
+    }
+
+    fn is_heard<'a>(&self, mut listeners: impl Iterator<Item = &'a Listener>) -> bool {
+        listeners.any(|listener| {
+            listener.protocol == control::Protocol::Tcp
+                && self.ports.iter().any(|port| port.local == listener.port)
+        })
+    }
+
+    /// What the program may have opened instead: rather for the network than for itself, rather of a lasting number.
+    fn elsewhere<'a>(&self, listeners: impl Iterator<Item = &'a Listener>) -> Option<&'a Listener> {
+        listeners
+            .filter(|listener| listener.protocol == control::Protocol::Tcp)
+            .filter(|listener| !self.known.contains(&listener.port))
+            .min_by_key(|listener| (listener.is_loopback(), listener.port >= EPHEMERAL, listener.port))
+    }
+
+    fn advice(&self, who: &str, elsewhere: u16) -> Option<String> {
+        let first = self.ports.first()?;
+        Some(format!(
+            "{who} listens on {elsewhere}, nobody on {}: start devproxy with -p {}:{elsewhere}",
+            self.silence().any(),
+            first.pod
+        ))
+    }
+
+    fn silence(&self) -> Silence {
+        Silence { ports: self.ports.clone(), since: Timestamp::now() }
+    }
+}
+
+fn awaited(port: &DeclaredPort) -> PortPair {
+    PortPair { pod: port.port, local: port.local }
+}
+
+/// Who holds a listener.
+pub(super) fn who(listener: Option<&Listener>) -> String {
+    let owner = listener.and_then(|listener| owner(listener.inode).ok().flatten());
+    owner.map_or_else(|| "the program".to_owned(), |owner| format!("pid {} ({})", owner.pid, owner.command))
+}
+
+/// Keeps the state of `devproxy status`, and gives the advice: once, it stands in the middle of the program's output.
+pub(super) async fn watch(awaited: Awaited, capture: Capture, shared: Shared) {
+    if awaited.ports.is_empty() {
+        return;
+    }
+    let mut changes = capture.listeners();
+    drop(capture);
+    let (mut elsewhere_since, mut advised) = (None, false);
+    loop {
+        let listeners = changes.borrow_and_update().clone();
+        let heard = awaited.is_heard(listeners.iter());
+        shared.update(|status| {
+            status.silence = (!heard).then(|| status.silence.take().unwrap_or_else(|| awaited.silence()));
+        });
+        let elsewhere = awaited.elsewhere(listeners.iter()).filter(|_| !heard && !advised);
+        elsewhere_since = elsewhere.and(elsewhere_since.or_else(|| Some(Instant::now())));
+        let settled = async {
+            match elsewhere_since {
+                Some(since) => sleep_until(since + SETTLE).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = settled => {
+                let advice =
+                    elsewhere.and_then(|listener| awaited.advice(&who(Some(listener)), listener.port));
+                if let Some(advice) = advice {
+                    shared.outlet.notice(&advice).await;
+                }
+                advised = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(ports: &[(u16, u16)]) -> Awaited {
+        let ports: Vec<_> = ports.iter().map(|(pod, local)| PortPair { pod: *pod, local: *local }).collect();
+        let known = ports.iter().map(|port| port.local).chain([9229]).collect();
+        Awaited { ports, known }
+    }
+
+    fn listener(address: &str) -> Listener {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        Listener {
+            protocol: control::Protocol::Tcp,
+            port: address.port(),
+            address: address.ip(),
+            only_v6: false,
+            inode: 0,
+            uid: 1000,
+        }
+    }
+
+    fn elsewhere(awaited: &Awaited, addresses: &[&str]) -> Option<u16> {
+        let listeners: Vec<_> = addresses.iter().map(|address| listener(address)).collect();
+        awaited.elsewhere(listeners.iter()).map(|listener| listener.port)
+    }
+
+    #[test]
+    fn the_port_meant_is_the_one_that_the_network_may_reach() {
+        let awaited = ports(&[(8080, 8080)]);
+        assert_eq!(elsewhere(&awaited, &["0.0.0.0:8080", "127.0.0.1:9229"]), None);
+        assert_eq!(elsewhere(&awaited, &["127.0.0.1:3000"]), Some(3000));
+        assert_eq!(elsewhere(&awaited, &["127.0.0.1:2000", "[::]:50051", "0.0.0.0:3000"]), Some(3000));
+        assert_eq!(elsewhere(&awaited, &["127.0.0.1:2000", "[::]:50051"]), Some(50051));
+    }
+
+    #[test]
+    fn a_mapped_port_is_told_with_the_pods() {
+        let original = |ready| Original {
+            name: "cart".into(),
+            uid: "u-1".into(),
+            replicas: 1,
+            ready,
+            selector: serde_json::Value::Null,
+            replica_owners: Vec::new(),
+        };
+        let (plain, mapped) = (ports(&[(8080, 8080)]), ports(&[(8080, 3000), (9090, 9090)]));
+        let serving = original(1);
+        assert_eq!(
+            plain.line(&serving),
+            "cart's pods still answer; the first listen on 8080 takes the traffic over"
+        );
+        assert_eq!(
+            mapped.line(&original(0)),
+            "cart has no ready pod; the first listen on 3000 (8080→3000) or 9090 takes the traffic over"
+        );
+        assert_eq!((mapped.told(3000), mapped.told(9090)), ("8080→3000".into(), "9090".into()));
+        assert_eq!(
+            plain.advice("pid 4711 (node)", 3000).unwrap(),
+            "pid 4711 (node) listens on 3000, nobody on 8080: start devproxy with -p 8080:3000"
+        );
+        assert_eq!(
+            mapped.advice("pid 4711 (node)", 4000).unwrap(),
+            "pid 4711 (node) listens on 4000, nobody on 8080→3000 or 9090: start devproxy with -p 8080:4000"
+        );
+    }
+}

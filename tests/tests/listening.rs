@@ -1,0 +1,150 @@
+//! A program that does not listen where its clients are led to: what a person is told, word for word.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use devproxy_tests::{App, Bed, Image, Laptop, Namespace, Run};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const SWAP: Duration = Duration::from_mins(1);
+const RESTORE: Duration = Duration::from_mins(2);
+const SOON: Duration = Duration::from_secs(20);
+
+async fn cart(bed: &Bed, purpose: &str) -> Result<(Namespace, Laptop)> {
+    let shop = bed.namespace(purpose).await?;
+    shop.deploy(App::shop("cart")).await?;
+    shop.client().await?;
+    let laptop = bed.laptop().await?;
+    laptop.login(&shop).await?;
+    Ok((shop, laptop))
+}
+
+/// Process ids, times and the random part of names.
+fn filters() -> insta::internals::SettingsBindDropGuard {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"pid [0-9]+", "pid PID");
+    settings.add_filter(r" +[0-9]+\.[0-9] s\b", "  TIME");
+    settings.bind_to_scope()
+}
+
+/// What `devproxy status` says of the only session, in its column PHASE, and for programs.
+async fn status(laptop: &Laptop) -> Result<(String, Value)> {
+    let text = laptop.devproxy(["status"])?.output(SOON).await?.success()?.stdout;
+    let (head, row) = text.split_once('\n').context("no row")?;
+    let columns = head.find("PHASE").zip(head.find("AGENT")).context("no columns")?;
+    let phase: String = row.chars().skip(columns.0).take(columns.1 - columns.0).collect();
+    let json = laptop.devproxy(["status", "-o", "json"])?.output(SOON).await?.success()?.stdout;
+    Ok((phase.trim_end().to_owned(), serde_json::from_str::<Value>(&json)?[0]["here"].take()))
+}
+
+async fn end(shop: &Namespace, mut swap: Run) -> Result<()> {
+    swap.signal(Signal::SIGTERM)?;
+    swap.wait(RESTORE).await?;
+    shop.ready("cart").await
+}
+
+/// The line with a pid in it.
+fn line_of<'a>(printed: &'a str, wanted: &str) -> &'a str {
+    printed.lines().find(|line| line.contains(wanted)).unwrap_or_default().trim()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_on_another_port_is_told_how_it_is_reached() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "elsewhere").await?;
+    let _filters = filters();
+    let words = ["swap", "cart", "--", "env", "PORT=3000", "shopd"];
+    let mut swap = laptop.devproxy(words)?.spawn()?;
+    swap.wait_for("start devproxy with", SWAP).await?;
+    insta::assert_snapshot!(line_of(&swap.printed(), "start devproxy with"), @"… pid PID (shopd) listens on 3000, nobody on 8080: start devproxy with -p 8080:3000");
+    let (phase, here) = status(&laptop).await?;
+    ensure!(phase.starts_with("waiting, nobody listens on 8080 for ") && phase.ends_with('s'), "{phase}");
+    ensure!(here["silence"]["ports"] == json!([{"pod": 8080, "local": 8080}]), "{here}");
+    ensure!(here["silence"]["since"].is_string() && here["phase"] == "waiting for the program to listen");
+    end(&shop, swap).await?;
+
+    // What the line says is what has to be typed.
+    let words = ["swap", "cart", "-p", "8080:3000", "--", "env", "PORT=3000", "shopd"];
+    let mut swap = laptop.devproxy(words)?.env("VERSION", "mine").spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    shop.until_swapped("cart").await?;
+    ensure!(shop.ask("http://cart:8080/version").await? == "mine\n");
+    let printed = swap.printed();
+    let told = ["plan ", "first listen", "handover "].map(|step| line_of(&printed, step)).join("\n");
+    insta::assert_snapshot!(told, @"
+    ✓ plan      1 stand-in pod, cart 1 → 0 replicas, 8080→3000/tcp  TIME
+    … cart's pods still answer; the first listen on 3000 (8080→3000) takes the traffic over
+    ✓ handover  8080→3000 is answered by pid PID (shopd); cart scaled to 0  TIME
+    ");
+    let (phase, here) = status(&laptop).await?;
+    ensure!(phase == "swapped" && here["silence"].is_null(), "{phase} {here}");
+    ensure!(here["ports"]["pod"] == json!(["8080→3000/tcp"]), "{here}");
+    end(&shop, swap).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_advice_comes_once_and_not_for_a_port_beside_the_right_one() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "beside").await?;
+    // Another port first, and the right one before anybody could think that it is forgotten.
+    let script = "PORT=3000 shopd & sleep 1; shopd & p=$!; read go; kill $p; wait $p; echo quiet; read go; \
+                  PORT=4000 shopd & read go; kill $(jobs -p); wait";
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "bash", "-c", script])?.spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    shop.until_swapped("cart").await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    ensure!(!swap.printed().contains("start devproxy with"), "{}", swap.printed());
+
+    // Between a program's end and its next start the clients wait, and `status` says for whom.
+    swap.write("stop\n")?;
+    swap.wait_for("quiet", SOON).await?;
+    shop.until("the silence", SOON, async || {
+        status(&laptop)
+            .await
+            .is_ok_and(|(phase, _)| phase.starts_with("swapped, nobody listens on 8080 for "))
+    })
+    .await?;
+    swap.wait_for("listens on 3000, nobody on 8080: start devproxy with -p 8080:3000", SOON).await?;
+    swap.write("go\n")?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    ensure!(swap.printed().matches("start devproxy with").count() == 1, "{}", swap.printed());
+    swap.write("end\n")?;
+    swap.wait(RESTORE).await?;
+    shop.ready("cart").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_original_without_ports_is_not_taken_away_without_a_word() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("portless").await?;
+    let worker = App::of(Image::Python, "worker").args(["-c", "import time; time.sleep(3600)"]);
+    shop.deploy(worker.pod(json!({"terminationGracePeriodSeconds": 1}))).await?;
+    let laptop = bed.laptop().await?;
+    laptop.login(&shop).await?;
+    let before = shop.objects().await?;
+    let _filters = filters();
+    let warned = async |words: &[&str]| -> Result<String> {
+        let exit = laptop.devproxy(words.iter().copied())?.output(RESTORE).await?.success()?;
+        let all = exit.stdout + &exit.stderr;
+        let lines = all.lines().filter(|line| line.contains("! ") || line.contains("handover"));
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    };
+    insta::assert_snapshot!(warned(&["swap", "worker", "--dry-run"]).await?, @"
+    container worker, handover at once (it has no TCP ports)
+    ! neither worker nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there
+    ");
+    insta::assert_snapshot!(warned(&["swap", "worker", "--", "true"]).await?, @"
+    ! neither worker nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there
+    ✓ handover  worker scaled to 0 (it has no TCP ports)  TIME
+    ");
+    shop.ready("worker").await?;
+    before.require_same(&shop.objects().await?)?;
+    insta::assert_snapshot!(warned(&["swap", "worker", "-p", "8080", "--dry-run"]).await?, @"container worker, handover when the program listens (it has TCP ports)");
+    // With nothing to wait for, waiting would never end.
+    insta::assert_snapshot!(warned(&["swap", "worker", "--handover", "listen", "--dry-run"]).await?, @"
+    container worker, handover at once (it has no TCP ports)
+    ! neither worker nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there
+    ");
+    Ok(())
+}
