@@ -9,13 +9,11 @@
 //! - [`outlet`]: where its events go
 //! - [`link`]: carrier, tunnel and control flow to the agent, made again after a loss
 //! - [`handover`]: when the program is ready to take the traffic over
-//! - [`hangup`]: the end of what still runs in the shell
 //! - [`client`]: the other end of the control socket
 
 pub mod ahead;
 pub mod client;
 pub mod handover;
-pub mod hangup;
 pub mod link;
 pub mod live;
 pub mod outlet;

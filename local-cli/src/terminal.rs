@@ -25,7 +25,6 @@ use crate::{
     failure::EXIT_INTERRUPTED,
     session::{
         client::{Client, Session},
-        hangup::hang_up,
         process::Start,
         protocol::{Event, Request, ShellEntrance},
     },
@@ -171,7 +170,7 @@ impl Terminal<'_> {
             }
         }
         if let Some(inside) = self.inside.clone() {
-            let mut hanging_up = std::pin::pin!(hang_up(&inside));
+            let mut hanging_up = std::pin::pin!(inside.hang_up());
             loop {
                 tokio::select! {
                     () = &mut hanging_up => break,
@@ -234,7 +233,7 @@ impl Terminal<'_> {
     async fn restore_alone(&self, signals: &mut Signals) -> Result<(), Failure> {
         let restoring = async {
             if let Some(inside) = &self.inside {
-                hang_up(inside).await;
+                inside.hang_up().await;
             }
             crate::commands::restore::by_plan(&self.start, self.progress)
                 .await

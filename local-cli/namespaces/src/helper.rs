@@ -1,5 +1,6 @@
-//! The process inside: plain, single-threaded, synchronous. It sits in the shell's namespaces, answers the session's
-//! requests one after another and ends with the session's end of the socketpair.
+//! The process inside: plain, single-threaded, synchronous. It sits in the shell's namespaces and answers the session's
+//! requests one after another. A session that ends kills it; one that was killed itself leaves a closed socketpair,
+//! and then it hangs up what runs inside before it ends.
 
 mod etc;
 mod mirror;
@@ -32,7 +33,7 @@ use nix::{
 };
 
 use crate::{
-    NamespaceError,
+    Entrance, NamespaceError,
     channel::{self, Packet, Reply, Request},
     failure::At,
     syscall,
@@ -52,7 +53,10 @@ pub fn main() {
     }
     // Nobody reads a word from here: the session sees the socket close.
     let Ok((channel, places)) = settle() else { process::exit(125) };
-    process::exit(i32::from(serve(channel.as_fd(), places).is_err()));
+    let mut inside = Inside { places, network: None, mounts: None };
+    let served = inside.serve(channel.as_fd());
+    inside.end();
+    process::exit(i32::from(served.is_err()));
 }
 
 /// Lets go of terminal, working directory and inherited descriptors, and takes the channel from descriptor 0.
@@ -102,24 +106,35 @@ struct Inside {
     mounts: Option<Mounts>,
 }
 
-fn serve(channel: BorrowedFd<'_>, places: Places) -> io::Result<()> {
-    let mut inside = Inside { places, network: None, mounts: None };
-    loop {
-        match poll(&mut [PollFd::new(channel, PollFlags::POLLIN)], PollTimeout::NONE) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            Err(e) => return Err(e.into()),
-        }
-        let Some(Packet { number, message, .. }) = channel::receive::<Request>(channel)? else {
-            return Ok(());
-        };
-        let (reply, fds) = inside.answer(message).unwrap_or_else(|e| (refusal(&e), Vec::new()));
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        channel::send(channel, number, &reply, &fds)?;
-    }
-}
-
 impl Inside {
+    fn serve(&mut self, channel: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            match poll(&mut [PollFd::new(channel, PollFlags::POLLIN)], PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            }
+            let Some(Packet { number, message, .. }) = channel::receive::<Request>(channel)? else {
+                return Ok(());
+            };
+            let (reply, fds) = self.answer(message).unwrap_or_else(|e| (refusal(&e), Vec::new()));
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            channel::send(channel, number, &reply, &fds)?;
+        }
+    }
+
+    /// The session was killed. The terminal process may have been too, and then nobody else ends what runs inside.
+    fn end(&self) {
+        // Before the namespaces are ours, `inside` would be the whole laptop.
+        if self.network.is_none() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        if let (Ok(runtime), Ok(inside)) = (runtime, Entrance::of(process::id().cast_signed())) {
+            runtime.block_on(inside.hang_up());
+        }
+    }
+
     fn answer(&mut self, request: Request) -> Result<(Reply, Vec<OwnedFd>), NamespaceError> {
         match request {
             Request::Create(spec) => {

@@ -3,7 +3,8 @@
 //!
 //! The tokio process never changes namespace. It starts itself again as the *helper* ([`helper::main`]), a plain
 //! single-threaded process that unshares, sets up network and mounts, sends sockets up by `SCM_RIGHTS`, and stays as
-//! long as its socketpair is held: it serves further sockets, file updates, and keeps the namespaces alive.
+//! long as its socketpair is held: it serves further sockets, file updates, and keeps the namespaces alive. If that closes
+//! under it, nobody else may be left to end what runs inside, and it does so itself.
 //!
 //! | file | idea |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | `catchers` | the sockets that come up from inside |
 //! | `session` | [`Namespaces`]: the tokio side of the helper |
 //! | `entrance` | [`Entrance`], [`inhabitants`]: programs inside |
+//! | `hangup` | the end of what still runs inside |
 //! | `channel` | packets between session and helper |
 //! | `helper` | the process inside: network, sockets, mounts, files |
 //! | `netlink` | rtnetlink, `nf_tables` and NFQUEUE without any program |
@@ -22,6 +24,7 @@ mod catchers;
 mod channel;
 mod entrance;
 mod failure;
+mod hangup;
 pub mod helper;
 mod netlink;
 mod session;

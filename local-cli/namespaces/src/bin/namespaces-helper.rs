@@ -3,10 +3,13 @@
 use std::{
     env, fs,
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
+    process::{Command, Stdio},
     time::Duration,
 };
+
+use devproxy_namespaces::{Entrance, Namespaces, Spec};
 
 fn main() {
     devproxy_namespaces::helper::main();
@@ -21,6 +24,7 @@ fn main() {
         ["read", path] => fs::read_to_string(path).map(|text| println!("{text}")),
         ["list", path] => list(Path::new(path)),
         ["status"] => status(),
+        ["session"] => session(),
         ["touch", path] => fs::write(path, "written inside"),
         ["wait"] => io::stdin().read_to_end(&mut Vec::new()).map(drop),
         _ => Err(io::Error::other("this program is only started by devproxy's tests")),
@@ -111,6 +115,33 @@ fn list(path: &Path) -> io::Result<()> {
     names.sort();
     println!("{}", names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(" "));
     Ok(())
+}
+
+/// A session with two programs inside, to be killed: prints the helper's pid and theirs. The second is stopped and
+/// ignores SIGHUP.
+fn session() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let spec = Spec {
+        hostname: "cart-7f2".to_owned(),
+        addresses: vec![Ipv4Addr::new(10, 244, 9, 9).into()],
+        mtu: 1450,
+    };
+    let created = runtime.block_on(Namespaces::create(Path::new("/proc/self/exe"), &spec));
+    let (namespaces, _sockets) = created.map_err(io::Error::other)?;
+    let inside = Entrance::of(namespaces.pid())?;
+    let start = |script: &str| {
+        let mut command = Command::new("sh");
+        inside.prepare(&mut command, Path::new("/"));
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    };
+    let obeys = start("exec sleep 3600")?;
+    let ignores = start("trap '' HUP; kill -STOP $$; exec sleep 3600")?;
+    let state = || fs::read_to_string(format!("/proc/{}/stat", ignores.id()));
+    while !state()?.contains(") T ") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("{} {} {}", namespaces.pid(), obeys.id(), ignores.id());
+    io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }
 
 /// What a program can tell about where it runs.

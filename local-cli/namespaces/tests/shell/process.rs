@@ -1,4 +1,9 @@
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use devproxy_namespaces::{Entrance, Family, Kind, NamespaceError, Side, inhabitants};
 use nix::{
@@ -125,5 +130,34 @@ fn what_is_left_inside_is_known_after_the_helpers_end() {
         assert_eq!(entrance.inhabitants().unwrap(), [kept.pid()]);
         drop(kept);
         assert_eq!(entrance.inhabitants().unwrap(), []);
+    });
+}
+
+#[test]
+fn what_runs_inside_is_hung_up_when_the_session_was_killed() {
+    as_user("process::what_runs_inside_is_hung_up_when_the_session_was_killed", || {
+        let mut session = Command::new(bed::helper())
+            .arg("session")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = String::new();
+        BufReader::new(session.stdout.take().unwrap()).read_line(&mut told).unwrap();
+        // The helper, a program that obeys SIGHUP, and a stopped one that ignores it.
+        let pids: Vec<i32> = told.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        let running = || pids.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).count();
+        assert_eq!((pids.len(), running()), (3, 3), "{told}");
+        session.kill().unwrap();
+        session.wait().unwrap();
+        let since = Instant::now();
+        while running() > 0 && since.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let left = running();
+        for pid in pids.iter().filter(|_| left > 0) {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        assert_eq!(left, 0, "of {told}");
     });
 }

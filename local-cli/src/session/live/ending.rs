@@ -10,7 +10,7 @@ use devproxy_cluster::{OriginalOutcome, Outcome, Plan, SpliceHook, Splicing, Swa
 use super::shell::Live;
 use crate::{
     Failure,
-    session::{hangup::hang_up, link::AgentHandle, outlet::Outlet, shared::Shared},
+    session::{link::AgentHandle, outlet::Outlet, shared::Shared},
 };
 
 /// A restore that fails (the API server is away) is tried again this often before it is left to `devproxy restore`.
@@ -28,7 +28,7 @@ pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared
     // What runs hears of it first; what does not end by itself is ended before or after the original is back.
     let hanging_up = async {
         if let Some(live) = &live {
-            hang_up(&live.inside).await;
+            live.inside.hang_up().await;
         }
     };
     let ((), result) = tokio::join!(hanging_up, put_back(swap, hook, shared));
