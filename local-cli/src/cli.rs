@@ -228,26 +228,23 @@ pub struct Status {
 Examples:
   devproxy restore cart            ends the session, wherever it was started
   devproxy restore shop/cart       in another namespace
-  devproxy restore --stale         what laptops left that are gone
+  devproxy restore                 the only session of yours
+  devproxy restore --stale         what nobody is there to end any more
   devproxy restore cart --force    also from a colleague who is still there
 
 A session of this laptop is asked to end: its program gets SIGHUP and, after
 10 s, SIGKILL, and its terminal says DP-SESSION-ENDED. Any other is put back
 from its record in the cluster. Replicas that somebody else has changed
-meanwhile stay as they are.")]
+meanwhile stay as they are. A Deployment that is not swapped is left alone.")]
 pub struct Restore {
-    /// Session id, Deployment or NAMESPACE/DEPLOYMENT
-    #[arg(
-        value_name = "SESSION",
-        required_unless_present_any = ["stale", "all"],
-        add = ArgValueCompleter::new(completion::sessions_there)
-    )]
-    pub session: Option<String>,
-    /// All sessions whose laptop is gone
-    #[arg(long, conflicts_with = "session")]
+    /// Session ids, Deployments or NAMESPACE/DEPLOYMENT [default: your only session]
+    #[arg(value_name = "SESSION", add = ArgValueCompleter::new(completion::sessions_there))]
+    pub sessions: Vec<String>,
+    /// All sessions of the namespace that nobody is there to end: the laptop is gone, or all was killed on this one
+    #[arg(long, conflicts_with = "sessions")]
     pub stale: bool,
-    /// All sessions of the namespace, also living ones
-    #[arg(long, conflicts_with = "session")]
+    /// All sessions of the namespace that are yours, also living ones; with --force all
+    #[arg(long, conflicts_with = "sessions")]
     pub all: bool,
     /// Also a session that is alive and held by somebody else
     #[arg(long)]

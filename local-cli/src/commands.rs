@@ -100,7 +100,7 @@ fn holder() -> Holder {
         .flatten()
         .map_or_else(|| std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()), |user| user.name);
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    Holder { user, host: host.unwrap_or_else(|| "unknown".to_owned()) }
+    Holder { user, host: host.unwrap_or_else(|| "unknown".to_owned()), place: None }
 }
 
 fn form(form: EnvironmentForm) -> Form {

@@ -64,12 +64,16 @@ pub enum Form {
     Pod,
 }
 
+/// By this variable, which is the session's id, what runs in its shell is known when all of ours is dead.
+pub const ID: &str = "DEVPROXY_SESSION_ID";
+
 /// The environment of a program in the shell; `session` becomes `DEVPROXY_SESSION`.
 pub fn shell(
     form: Form,
     laptop: impl IntoIterator<Item = (OsString, OsString)>,
     pod: &[(Vec<u8>, Vec<u8>)],
     session: &str,
+    id: &str,
 ) -> BTreeMap<OsString, OsString> {
     let pod =
         pod.iter().map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone())));
@@ -89,6 +93,7 @@ pub fn shell(
         result.extend(pod);
     }
     result.insert("DEVPROXY_SESSION".into(), session.into());
+    result.insert(ID.into(), id.into());
     result
 }
 
@@ -136,6 +141,7 @@ mod tests {
             ]),
             &pod(&[("PATH", "/app/bin"), ("DATABASE_URL", "pod"), ("LC_ALL", "C"), ("MULTI", "a\nb")]),
             "shop/cart",
+            "k7f2abcdef",
         );
         assert_eq!(get(&merged, "PATH"), Some("/home/me/bin"));
         assert_eq!(get(&merged, "DATABASE_URL"), Some("pod"));
@@ -143,6 +149,7 @@ mod tests {
         assert_eq!(get(&merged, "EDITOR"), Some("vi"));
         assert_eq!(get(&merged, "MULTI"), Some("a\nb"));
         assert_eq!(get(&merged, "DEVPROXY_SESSION"), Some("shop/cart"));
+        assert_eq!(get(&merged, ID), Some("k7f2abcdef"));
         assert_eq!(get(&merged, "debian_chroot"), Some("shop/cart"));
     }
 
@@ -153,6 +160,7 @@ mod tests {
             laptop(&[("https_proxy", "http://p"), ("KUBECONFIG", "/k"), ("JAVA_HOME", "/jdk")]),
             &pod(&[("LD_PRELOAD", "/x.so"), ("JAVA_HOME", "/opt/java"), ("HTTP_PROXY", "http://mesh")]),
             "s",
+            "i",
         );
         assert_eq!(get(&merged, "https_proxy"), None);
         assert_eq!(get(&merged, "KUBECONFIG"), None);
@@ -163,7 +171,8 @@ mod tests {
 
     #[test]
     fn the_strict_form_is_the_pods_alone() {
-        let strict = shell(Form::Pod, laptop(&[("EDITOR", "vi")]), &pod(&[("PATH", "/app")]), "s");
+        let strict = shell(Form::Pod, laptop(&[("EDITOR", "vi")]), &pod(&[("PATH", "/app")]), "s", "i");
+        assert_eq!(get(&strict, ID), Some("i"));
         assert_eq!(get(&strict, "EDITOR"), None);
         assert_eq!(get(&strict, "PATH"), Some("/app"));
         assert_eq!(get(&strict, "debian_chroot"), None);

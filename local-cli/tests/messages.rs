@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, io};
 use devproxy::Failure;
 use devproxy_cluster::{
     ClusterError::{self, *},
-    Right,
+    Life, Right,
 };
 
 fn some(text: &str) -> String {
@@ -17,13 +17,13 @@ fn all() -> Vec<ClusterError> {
     let names = |names: &[&str]| names.iter().map(|name| some(name)).collect::<Vec<_>>();
     let (name, namespace, deployment) = (|| some("crat"), || some("shop"), || some("cart"));
     let kind = |kind| Kind { kind: some(kind), name: some("db") };
-    let held = |expired| Held {
+    let held = |life| Held {
         deployment: some("shop/cart"),
         user: some("ann"),
         host: some("box"),
         since: jiff::Timestamp::constant(1_767_259_800, 0),
         session: some("k7f2abcdef"),
-        expired,
+        life,
     };
     let forbidden = |user, rights: &[(&str, &str)], namespace| Forbidden {
         user: some(user),
@@ -64,9 +64,13 @@ fn all() -> Vec<ClusterError> {
         SeveralContainers { deployment: deployment(), containers: names(&["app", "proxy"]) },
         NoContainer { deployment: deployment(), container: some("ap"), containers: names(&["app", "proxy"]) },
         Unsuitable { name: deployment(), reason: some("its pods run on Windows") },
-        held(false),
-        held(true),
-        NoSession { session: deployment(), namespace: namespace() },
+        held(Life::Alive),
+        held(Life::Expired),
+        held(Life::Dead),
+        NoSession { session: deployment(), namespace: namespace(), nearest: Vec::new() },
+        NoSession { session: name(), namespace: namespace(), nearest: names(&["cart"]) },
+        NoNamespace { namespace: some("shpo"), nearest: names(&["shop"]) },
+        NoNamespace { namespace: some("zzz"), nearest: Vec::new() },
         LeaseLost { lease: some("devproxy-cart"), reason: some("it was deleted") },
         StandInLost { stand_in: some("cart-devproxy-k7f2") },
         Record { lease: some("devproxy-cart"), reason: some("schema 9") },

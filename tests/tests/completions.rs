@@ -148,9 +148,9 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
         let place = laptop.home().parent().unwrap_or(laptop.home()).display().to_string();
         Ok(text.replace(shop.name(), "NAMESPACE").replace(&place, "LAPTOP"))
     };
-    insta::assert_snapshot!(kubectl("devproxy restore cart").await?, @"
+    insta::assert_snapshot!(kubectl("devproxy restore zzz").await?, @"
     exit code 125
-    error: no session `cart` in namespace `NAMESPACE` [DP-NO-SESSION]
+    error: no session `zzz` in namespace `NAMESPACE` [DP-NO-SESSION]
     hint: `kubectl devproxy status --all` lists the sessions
     ");
     insta::assert_snapshot!(kubectl("devproxy swap").await?, @"

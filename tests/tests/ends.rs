@@ -209,9 +209,120 @@ async fn the_stand_in_alone_is_enough_for_a_restore() -> Result<()> {
         shop.kubectl(ours).await.is_ok_and(|names| names.trim().is_empty())
     })
     .await?;
-    let again = other.devproxy(["restore", "cart"])?.output(RESTORE).await?;
-    assert!(again.code() == 125 && again.stderr.contains("DP-NO-SESSION"), "{again:?}");
+    let again = other.devproxy(["restore", "cart"])?.output(RESTORE).await?.success()?;
+    assert!(again.stderr.ends_with("/cart is not swapped: nothing to restore\n"), "{again:?}");
     Ok(())
+}
+
+/// `devproxy` with these words: exit code and all output, with what differs from run to run replaced.
+async fn told(shop: &Namespace, laptop: &Laptop, words: &str) -> Result<String> {
+    let exit = laptop.devproxy(words.split(' '))?.output(RESTORE).await?;
+    let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
+    let text = format!("exit code {}\n{}{}", exit.code(), exit.stdout, exit.stderr);
+    Ok(text.replace(shop.name(), "NAMESPACE").replace(&laptop.user(), "USER").replace(&host, "HOST"))
+}
+
+fn filters() -> insta::internals::SettingsBindDropGuard {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r" +[0-9]+\.[0-9] s\b", "  TIME");
+    settings.add_filter(r"-devproxy-[a-z0-9]{4}(-[a-z0-9]+-[a-z0-9]{5})?\b", "-devproxy-XXXX");
+    settings.add_filter(r"\b[a-z0-9]{10} +NAMESPACE", "ID NAMESPACE");
+    settings.add_filter(r"\(session [a-z0-9]{10}\)", "(session ID)");
+    settings.add_filter(r"since [0-9TZ:-]+", "since THEN");
+    settings.add_filter(r" +[0-9]+[sm] +", " AGE ");
+    settings.add_filter(r"pid [0-9]+", "pid PID");
+    settings.add_filter(r" {2,}", "  ");
+    settings.bind_to_scope()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, before) = cart(&bed, "over").await?;
+    let _filters = filters();
+    let told = async |words: &str| told(&shop, &laptop, words).await;
+
+    // The terminal and the session process, neither of which may see the other die. The helper is left.
+    let swap = swapped(&laptop, &["shopd"]).await?;
+    swap.signal(Signal::SIGSTOP)?;
+    kill(session_process(&laptop)?, Signal::SIGKILL)?;
+    insta::assert_snapshot!(told("status").await?, @"
+    exit code 0
+    SESSION  DEPLOYMENT  HOLDER  SINCE  PHASE  AGENT
+    ID NAMESPACE/cart  USER@HOST AGE swapped  cart-devproxy-XXXX
+    ");
+    swap.signal(Signal::SIGKILL)?;
+    // Its program is hung up by the helper.
+    shop.until("the program's end", SWAP, async || laptop.processes().is_empty()).await?;
+    insta::assert_snapshot!(told("status").await?, @"
+    exit code 0
+    SESSION  DEPLOYMENT  HOLDER  SINCE  PHASE  AGENT
+    ID NAMESPACE/cart  USER@HOST AGE dead  cart-devproxy-XXXX
+      … NAMESPACE/cart: its processes on this laptop are dead; `devproxy restore NAMESPACE/cart` puts it back
+    ");
+    insta::assert_snapshot!(told("swap cart -- shopd").await?, @"
+    exit code 125
+    error: NAMESPACE/cart is swapped by USER on HOST since THEN (session ID) [DP-STALE]
+    hint: its processes on this laptop are dead: `devproxy restore NAMESPACE/cart` puts it back
+    ");
+    // Another laptop cannot know it.
+    let other = bed.laptop().await?;
+    other.login(&shop).await?;
+    insta::assert_snapshot!(self::told(&shop, &other, "restore --stale").await?, @"
+    exit code 0
+      … nothing in namespace NAMESPACE is stale: `devproxy status` lists 1, and a laptop that dies counts as gone after two minutes
+    ");
+    insta::assert_snapshot!(told("restore").await?, @"
+    exit code 0
+      ✓ restore  NAMESPACE/cart 0 → 1 replicas, 1 ready; all of ours is gone  TIME
+    ");
+    gone(&shop, &laptop, &before).await?;
+    insta::assert_snapshot!(told("restore cart").await?, @"
+    exit code 0
+      … NAMESPACE/cart is not swapped: nothing to restore
+    ");
+    insta::assert_snapshot!(told("restore").await?, @"
+    exit code 0
+      … no session of yours on this laptop or in namespace NAMESPACE: nothing to restore
+    ");
+
+    // All at once, and the program has nobody.
+    let swap = swapped(&laptop, &["shopd"]).await?;
+    let (session, helper) = (session_process(&laptop)?, process(&laptop, "__namespaces")?);
+    swap.signal(Signal::SIGSTOP)?;
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        kill(session, signal)?;
+        kill(helper, signal)?;
+    }
+    swap.signal(Signal::SIGKILL)?;
+    shop.until("the end of all but the program", SWAP, async || laptop.processes().len() == 1).await?;
+    insta::assert_snapshot!(told("restore --stale").await?, @"
+    exit code 0
+      … ending what it left running here: pid PID (shopd)
+      ✓ restore  NAMESPACE/cart 0 → 1 replicas, 1 ready; all of ours is gone  TIME
+    ");
+    gone(&shop, &laptop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_look_ends_what_runs_here() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, _) = cart(&bed, "view").await?;
+    let _filters = filters();
+    // The accounts are part of what must be the same.
+    laptop.login_as(&shop, "view").await?;
+    laptop.login(&shop).await?;
+    let before = shop.objects().await?;
+
+    // Its own process ends it, with the rights that it was started with.
+    let mut swap = swapped(&laptop, &["shopd"]).await?;
+    laptop.login_as(&shop, "view").await?;
+    insta::assert_snapshot!(told(&shop, &laptop, "restore cart").await?, @"
+    exit code 0
+      ✓ restore  cart 0 → 1 replicas, 1 ready; all of ours is gone  TIME
+    ");
+    swap.wait(RESTORE).await?;
+    gone(&shop, &laptop, &before).await
 }
 
 fn session_process(laptop: &Laptop) -> Result<Pid> {

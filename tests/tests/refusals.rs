@@ -171,9 +171,20 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
 
     // Sessions.
     insta::assert_snapshot!(refused("restore cart").await?, @"
+    exit code 0
+      … NAMESPACE/cart is not swapped: nothing to restore
+    ");
+    insta::assert_snapshot!(refused("restore crat cart zzz").await?, @"
     exit code 125
-    error: no session `cart` in namespace `NAMESPACE` [DP-NO-SESSION]
+    error: no session `crat` in namespace `NAMESPACE` [DP-NO-SESSION]
+    hint: did you mean `cart`
+      … NAMESPACE/cart is not swapped: nothing to restore
+    error: no session `zzz` in namespace `NAMESPACE` [DP-NO-SESSION]
     hint: `devproxy status --all` lists the sessions
+    ");
+    insta::assert_snapshot!(refused("restore").await?, @"
+    exit code 0
+      … no session of yours on this laptop or in namespace NAMESPACE: nothing to restore
     ");
     insta::assert_snapshot!(refused("exec cart -- true").await?, @"
     exit code 125
@@ -389,6 +400,47 @@ async fn a_pod_that_cannot_start_is_told_in_its_own_words() -> Result<()> {
     hint: the original would not start here either; `kubectl get events` tells more
     ");
     before.require_same(&shop.objects().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_does_not_exist_is_told_from_an_empty_one() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("empty").await?;
+    let laptop = bed.laptop().await?;
+    // Somebody who may read namespaces.
+    let view =
+        laptop.administrator().run(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])?;
+    let view: serde_json::Value = serde_json::from_str(&view)?;
+    laptop.write_kubeconfig(&laptop.kubeconfig(shop.name(), &view["users"][0]["user"]))?;
+    let refused = async |words: &str| refused(&shop, &laptop, words).await;
+
+    insta::assert_snapshot!(refused("status").await?, @"
+    exit code 0
+      … no session in namespace NAMESPACE, none on this laptop
+    ");
+    insta::assert_snapshot!(refused("swap cart -- shopd").await?, @"
+    exit code 125
+    error: no Deployment `cart` in namespace `NAMESPACE` [DP-NOT-FOUND]
+    hint: the namespace has no Deployments, or does not exist; -n NAMESPACE selects another
+    ");
+    for words in [
+        "status -n zzz",
+        "swap zzz/cart -- shopd",
+        "restore zzz/cart",
+        "-n zzz restore",
+        "-n zzz restore --stale",
+    ] {
+        let text = refused(words).await?;
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(text, @"
+            exit code 125
+            error: there is no namespace `zzz` [DP-NO-NAMESPACE]
+            hint: -n NAMESPACE selects another, --context another cluster
+            ");
+        }
+    }
+    insta::assert_snapshot!(refused("status -A -o json").await?.lines().next().unwrap_or_default(), @"exit code 0");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

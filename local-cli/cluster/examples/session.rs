@@ -143,7 +143,7 @@ fn print_plan(plan: &Plan) {
 }
 
 fn holder() -> Holder {
-    Holder { user: "somebody".into(), host: "laptop".into() }
+    Holder { user: "somebody".into(), host: "laptop".into(), place: None }
 }
 
 fn settings(target: &str) -> SwapSettings {

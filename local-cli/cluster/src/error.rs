@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::resource::{EVERYWHERE, Verb};
+use crate::{
+    lease::Life,
+    resource::{EVERYWHERE, Verb},
+};
 
 /// A verb on a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,8 +159,8 @@ pub enum ClusterError {
         since: Timestamp,
         /// Id of the session.
         session: String,
-        /// Its Lease has not been renewed for longer than the grace period.
-        expired: bool,
+        /// Whether somebody is left there.
+        life: Life,
     },
     /// No such session.
     #[error("no session `{session}` in namespace `{namespace}`")]
@@ -166,6 +169,16 @@ pub enum ClusterError {
         session: String,
         /// Where.
         namespace: String,
+        /// Similar Deployments.
+        nearest: Vec<String>,
+    },
+    /// No such namespace.
+    #[error("there is no namespace `{namespace}`")]
+    NoNamespace {
+        /// What was asked for.
+        namespace: String,
+        /// Similar ones that exist.
+        nearest: Vec<String>,
     },
     /// The Lease of this session vanished or belongs to another one.
     #[error("the session's Lease `{lease}` is gone: {reason}")]
@@ -273,9 +286,10 @@ impl ClusterError {
             Self::NotFound { .. } => "DP-NOT-FOUND",
             Self::SeveralContainers { .. } | Self::NoContainer { .. } => "DP-CONTAINER",
             Self::Unsuitable { .. } => "DP-UNSUITABLE",
-            Self::Held { expired: false, .. } => "DP-HELD",
-            Self::Held { expired: true, .. } => "DP-STALE",
+            Self::Held { life: Life::Alive, .. } => "DP-HELD",
+            Self::Held { .. } => "DP-STALE",
             Self::NoSession { .. } => "DP-NO-SESSION",
+            Self::NoNamespace { .. } => "DP-NO-NAMESPACE",
             Self::LeaseLost { .. } => "DP-LEASE-LOST",
             Self::StandInLost { .. } => "DP-STAND-IN-LOST",
             Self::Record { .. } => "DP-RECORD",
@@ -334,7 +348,11 @@ impl ClusterError {
             Self::Kind { .. } => {
                 "`devproxy shell` gives the cluster's network without taking its place".into()
             }
-            Self::NotFound { nearest, .. } if !nearest.is_empty() => {
+            Self::NotFound { nearest, .. }
+            | Self::NoSession { nearest, .. }
+            | Self::NoNamespace { nearest, .. }
+                if !nearest.is_empty() =>
+            {
                 format!("did you mean `{}`", nearest.join("`, `"))
             }
             Self::NotFound { known: Some(0), .. } => {
@@ -346,13 +364,17 @@ impl ClusterError {
             Self::SeveralContainers { containers, .. } | Self::NoContainer { containers, .. } => {
                 format!("choose one with -c: {}", containers.join(", "))
             }
-            Self::Held { deployment, expired: true, .. } => {
+            Self::Held { deployment, life: Life::Dead, .. } => {
+                format!("its processes on this laptop are dead: `devproxy restore {deployment}` puts it back")
+            }
+            Self::Held { deployment, life: Life::Expired, .. } => {
                 format!("it has not been renewed: `devproxy restore {deployment}` puts it back")
             }
             Self::Held { deployment, .. } => {
                 format!("ask them to end it; `devproxy restore {deployment} --force` takes it from them")
             }
             Self::NoSession { .. } => "`devproxy status --all` lists the sessions".into(),
+            Self::NoNamespace { .. } => "-n NAMESPACE selects another, --context another cluster".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
             Self::StandInLost { .. } => {
                 "somebody deleted it by hand; the session ends, the original is put back".into()
@@ -461,19 +483,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expired_holder_leads_to_restore() {
-        let held = |expired| ClusterError::Held {
+    fn a_holder_who_is_gone_leads_to_restore() {
+        let held = |life| ClusterError::Held {
             deployment: "shop/cart".into(),
             user: "ann".into(),
             host: "box".into(),
             since: Timestamp::UNIX_EPOCH,
             session: "k7f2".into(),
-            expired,
+            life,
         };
-        assert_eq!(held(false).code(), "DP-HELD");
-        assert_eq!(held(true).code(), "DP-STALE");
-        assert!(held(true).hint().is_some_and(|hint| hint.contains("devproxy restore shop/cart")));
-        assert!(held(false).to_string().contains("ann on box since 1970"));
+        assert_eq!(held(Life::Alive).code(), "DP-HELD");
+        for gone in [Life::Expired, Life::Dead] {
+            assert_eq!(held(gone).code(), "DP-STALE");
+            assert!(held(gone).hint().is_some_and(|hint| hint.contains("`devproxy restore shop/cart`")));
+        }
+        assert!(held(Life::Alive).to_string().contains("ann on box since 1970"));
     }
 
     #[test]

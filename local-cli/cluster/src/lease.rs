@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -11,7 +12,7 @@ use crate::{
     ClusterError, Connection,
     json::{number, text},
     name::{MANAGED_BY_LABEL, MANAGER, RECORD_ANNOTATION, SESSION_LABEL},
-    record::{Phase, Record},
+    record::{Holder, Phase, Record},
     resource::{Condition, Kind, Objects},
 };
 
@@ -103,6 +104,33 @@ pub(crate) fn renewed(lease: &Value) -> Option<Timestamp> {
     text(lease, "/spec/renewTime").parse().ok()
 }
 
+/// Whether a session has anybody left to end it. What is over is put back by `devproxy restore`, by anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Life {
+    /// As far as can be seen from here.
+    Alive,
+    /// No sign of life for longer than the grace period.
+    Expired,
+    /// Its processes have died, on this very laptop.
+    Dead,
+}
+
+impl Life {
+    pub(crate) fn of(lease: &Value, holder: &Holder, now: Timestamp) -> Self {
+        match &holder.place {
+            Some(place) if place.has_ended() => Self::Dead,
+            _ if expired(lease, now) => Self::Expired,
+            _ => Self::Alive,
+        }
+    }
+
+    /// Nobody is left.
+    pub fn is_over(self) -> bool {
+        self != Self::Alive
+    }
+}
+
 /// Whether a Lease has not been renewed for longer than it promises.
 pub(crate) fn expired(lease: &Value, now: Timestamp) -> bool {
     let grace = number(lease, "/spec/leaseDurationSeconds").unwrap_or(GRACE_SECONDS);
@@ -116,16 +144,16 @@ pub(crate) fn held(lease: &Value, deployment: &str) -> ClusterError {
     } else {
         let identity = text(lease, "/spec/holderIdentity");
         let (user, host) = identity.split_once('@').unwrap_or((identity, "an unknown machine"));
-        let holder = crate::record::Holder { user: user.to_owned(), host: host.to_owned() };
+        let holder = Holder { user: user.to_owned(), host: host.to_owned(), place: None };
         (holder, text(lease, "/spec/acquireTime").parse().unwrap_or(Timestamp::UNIX_EPOCH))
     };
     ClusterError::Held {
         deployment: deployment.to_owned(),
+        life: Life::of(lease, &holder, Timestamp::now()),
         user: holder.user,
         host: holder.host,
         since,
         session: session_of(lease).to_owned(),
-        expired: expired(lease, Timestamp::now()),
     }
 }
 
@@ -179,6 +207,21 @@ mod tests {
         assert!(!expired(&lease, now + SignedDuration::from_secs(GRACE_SECONDS)));
         assert!(expired(&lease, now + SignedDuration::from_secs(GRACE_SECONDS + 1)));
         assert!(expired(&json!({"spec": {}}), now));
+    }
+
+    #[test]
+    fn a_session_whose_processes_died_here_is_over_at_once() {
+        let now = Timestamp::now();
+        let lease = object(&record(), now);
+        let mut child = std::process::Command::new("sleep").arg("3600").spawn().unwrap();
+        let place = crate::Place::of(&[child.id().cast_signed()]);
+        let holder = Holder { place, ..record().holder };
+        let life = |holder: &Holder, later| Life::of(&lease, holder, now + SignedDuration::from_secs(later));
+        assert_eq!((life(&holder, 0), life(&holder, 121)), (Life::Alive, Life::Expired));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((life(&holder, 0), life(&holder, 121)), (Life::Dead, Life::Dead));
+        assert_eq!((life(&record().holder, 0), life(&record().holder, 121)), (Life::Alive, Life::Expired));
     }
 
     #[test]

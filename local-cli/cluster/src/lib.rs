@@ -8,8 +8,8 @@
 //! - [`swap`]: runs the plan's steps, hands the traffic over, undoes
 //! - [`record`], [`lease`]: the lock, the heartbeat and the memory of a session
 //! - [`event`]: what teammates read on the original
-//! - [`presence`]: whether the stand-in is still there
-//! - [`restore`](mod@restore): puts everything back, from the record alone
+//! - [`place`]: where a session's processes run, and whether they live; [`presence`]: whether the stand-in is still there
+//! - [`find`], [`restore`](mod@restore): finds a session's record, and puts everything back from it alone
 //! - [`candidates`]: names to choose from, for completions
 //! - [`status`]: who holds what
 //! - [`carrier`]: a byte stream into the agent's pod
@@ -18,8 +18,10 @@
 pub mod api;
 pub mod candidates;
 pub mod error;
+pub mod find;
 pub mod lease;
 pub mod name;
+pub mod place;
 pub mod plan;
 pub mod pod;
 pub mod presence;
@@ -44,6 +46,9 @@ mod wait;
 pub use api::{ApiSettings, Connection};
 pub use carrier::{Purpose, portforward};
 pub use error::{ClusterError, Right};
+pub use find::{find_session, require_namespace, require_unheld};
+pub use lease::Life;
+pub use place::Place;
 pub use plan::{
     Architecture, DeclaredPort, Drain, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
@@ -51,7 +56,7 @@ pub use plan::{
 pub use pod::{AgentPod, Placed, find_agent};
 pub use presence::stand_in_lost;
 pub use record::{Original, Phase, Record};
-pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, find_session, restore};
+pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, restore};
 pub use shell::{ShellSettings, shell_plan};
 pub use status::{SessionInfo, sessions};
 pub use swap::{AgentFiles, Agents, Progress, Swap};

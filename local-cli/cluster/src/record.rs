@@ -13,6 +13,7 @@ use crate::{
     ClusterError,
     json::{name, text},
     name::{RECORD_ANNOTATION, REPLICAS_ANNOTATION, SESSION_LABEL},
+    place::Place,
 };
 
 /// Version of [`Record`].
@@ -25,6 +26,9 @@ pub struct Holder {
     pub user: String,
     /// The laptop's host name.
     pub host: String,
+    /// Where the processes run, once they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// How far a session has come.
@@ -157,7 +161,7 @@ impl Record {
             services: Vec::new(),
             original_first: false,
             phase: Phase::Swapped,
-            holder: Holder { user: "unknown".into(), host: "unknown".into() },
+            holder: Holder { user: "unknown".into(), host: "unknown".into(), place: None },
             since: text(stand_in, "/metadata/creationTimestamp").parse().unwrap_or(Timestamp::UNIX_EPOCH),
         }
     }
@@ -211,7 +215,7 @@ pub(crate) mod tests {
             services: vec!["cart".into()],
             original_first: false,
             phase: Phase::HandingOver,
-            holder: Holder { user: "ann".into(), host: "box".into() },
+            holder: Holder { user: "ann".into(), host: "box".into(), place: None },
             since: Timestamp::UNIX_EPOCH,
         }
     }

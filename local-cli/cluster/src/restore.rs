@@ -18,9 +18,9 @@ use crate::{
     ClusterError, Connection, event,
     json::{list, name as name_of, number, text},
     lease,
-    name::{self, ORIGINAL_ANNOTATION, SESSION_LABEL},
+    name::SESSION_LABEL,
     ownership, pod,
-    record::{Original, Phase, Record, annotation},
+    record::{Original, Phase, Record},
     resource::{Condition, Kind, Objects},
     slices,
     swap::{CONFLICTS, Progress, SETTLE, SLICES_LIMIT, original_pods},
@@ -85,39 +85,6 @@ impl Outcome {
     pub(crate) fn nothing() -> Self {
         Self { original: OriginalOutcome::Untouched, ready: 0, problems: Vec::new() }
     }
-}
-
-/// Finds the record of a session by its id or by the name of its Deployment, in the connection's namespace.
-pub async fn find_session(connection: &Connection, wanted: &str) -> Result<Record, ClusterError> {
-    let leases = Objects::new(connection, Kind::Lease);
-    let (all, _) = leases.list(SESSION_LABEL).await?;
-    let found = all.iter().find(|lease| {
-        lease::session_of(lease) == wanted
-            || name_of(lease) == wanted
-            || name_of(lease) == name::lease(wanted)
-    });
-    match found {
-        Some(lease) => Record::of_lease(lease),
-        None => without_lease(connection, wanted).await?.ok_or_else(|| ClusterError::NoSession {
-            session: wanted.to_owned(),
-            namespace: connection.namespace.clone(),
-        }),
-    }
-}
-
-/// The Lease was deleted by hand, and nobody was there to restore: the stand-in remembers enough.
-async fn without_lease(connection: &Connection, wanted: &str) -> Result<Option<Record>, ClusterError> {
-    let deployments = Objects::new(connection, Kind::Deployment);
-    let (all, _) = deployments.list(SESSION_LABEL).await?;
-    let found = all.iter().find(|stand_in| {
-        lease::session_of(stand_in) == wanted || annotation(stand_in, ORIGINAL_ANNOTATION) == Some(wanted)
-    });
-    let Some(stand_in) = found else { return Ok(None) };
-    let original = match annotation(stand_in, ORIGINAL_ANNOTATION) {
-        Some(original) => deployments.find(original).await?,
-        None => None,
-    };
-    Ok(Some(Record::of_stand_in(stand_in, original.as_ref())))
 }
 
 /// Puts everything back. An error means that something could not be done and the Lease stays: call it again.

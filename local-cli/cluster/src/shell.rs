@@ -179,7 +179,7 @@ mod tests {
         let settings = ShellSettings {
             like: None,
             agent_image: None,
-            holder: Holder { user: "ann".into(), host: "box".into() },
+            holder: Holder { user: "ann".into(), host: "box".into(), place: None },
         };
         let plan = assemble("shop", "k7f2abcdef".into(), &settings, &lender, Architecture::Amd64);
         assert_eq!(plan.stand_in_name, "devproxy-shell-k7f2abcdef");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     ClusterError, Connection,
     json::{name, text},
-    lease,
+    lease::{self, Life},
     name::SESSION_LABEL,
     pod,
     record::{Phase, Record},
@@ -35,6 +35,8 @@ pub struct SessionInfo {
     pub renewed: Option<Timestamp>,
     /// No sign of life for longer than the grace period.
     pub expired: bool,
+    /// Whether somebody is left to end it.
+    pub life: Life,
     /// How far it has come.
     pub phase: Phase,
     /// Name of the stand-in.
@@ -107,6 +109,7 @@ fn info(lease: &Value, record: Record, pods: &[Value], now: Timestamp) -> Sessio
         Some(original) => (Some(original.name), original.replicas),
         None => (None, 0),
     };
+    let life = Life::of(lease, &record.holder, now);
     SessionInfo {
         session: record.session,
         namespace: record.namespace,
@@ -117,6 +120,7 @@ fn info(lease: &Value, record: Record, pods: &[Value], now: Timestamp) -> Sessio
         since: record.since,
         renewed: lease::renewed(lease),
         expired: lease::expired(lease, now),
+        life,
         phase: record.phase,
         stand_in: record.stand_in,
         agent,

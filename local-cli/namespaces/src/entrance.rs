@@ -9,7 +9,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
     },
     path::Path,
-    process::Command,
+    process::{self, Command},
     sync::Arc,
 };
 
@@ -36,23 +36,41 @@ impl Entrance {
         Ok(Self { pid: helper, helper: Arc::new(pidfd), net: open("net")?, user: open("user")? })
     }
 
+    /// To what is left of a session whose own processes are all dead: by any process that has `variable` with this
+    /// value in its environment, in a user namespace below ours.
+    pub fn left_behind(variable: &str, value: &str) -> Option<Self> {
+        let marker = format!("{variable}={value}").into_bytes();
+        let own = namespace(process::id().cast_signed(), "user").ok()?;
+        let has_it = |pid: &i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| entry == marker)
+        };
+        processes().ok()?.filter(has_it).find_map(|pid| Self::from_inside(pid, own).ok())
+    }
+
+    fn from_inside(pid: i32, outside: (u64, u64)) -> io::Result<Self> {
+        let helper = Arc::new(syscall::pidfd_open(pid)?);
+        let net = Arc::new(File::open(format!("/proc/{pid}/ns/net"))?);
+        let mut user = File::open(format!("/proc/{pid}/ns/user"))?;
+        // It may have made one of its own: the session's is the one right below ours.
+        loop {
+            let parent = File::from(syscall::parent_namespace(user.as_fd())?);
+            if identity(&parent.metadata()?) == outside {
+                return Ok(Self { pid: 0, helper, net, user: Arc::new(user) });
+            }
+            user = parent;
+        }
+    }
+
     /// Process ids of all processes inside, without the helper; also after it has ended.
     ///
     /// Inside is what shares the shell's network namespace, or has the session's user namespace or one made in it (a
     /// rootless container). A process of another user is never inside and is passed over.
     pub fn inhabitants(&self) -> io::Result<Vec<i32>> {
         let (net, user) = (identity(&self.net.metadata()?), identity(&self.user.metadata()?));
-        let mut pids = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            // Errors: it has ended meanwhile, or is another user's.
-            let inside = || -> io::Result<bool> { Ok(namespace(pid, "net")? == net || descends(pid, user)?) };
-            if pid != self.pid && inside().unwrap_or(false) {
-                pids.push(pid);
-            }
-        }
-        Ok(pids)
+        // Errors: it has ended meanwhile, or is another user's.
+        let inside = |pid| -> io::Result<bool> { Ok(namespace(pid, "net")? == net || descends(pid, user)?) };
+        Ok(processes()?.filter(|pid| *pid != self.pid && inside(*pid).unwrap_or(false)).collect())
     }
 
     /// Makes `command` run inside: user, mount, UTS and the shell's network namespace, in `directory`, without any
@@ -113,6 +131,10 @@ fn check(result: impl Into<i64>) -> io::Result<()> {
 /// [`Entrance::inhabitants`] by the helper's pid, while it lives.
 pub fn inhabitants(helper: i32) -> io::Result<Vec<i32>> {
     Entrance::of(helper)?.inhabitants()
+}
+
+fn processes() -> io::Result<impl Iterator<Item = i32>> {
+    Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 
 fn namespace(pid: i32, kind: &str) -> io::Result<(u64, u64)> {

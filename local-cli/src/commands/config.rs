@@ -26,7 +26,7 @@ pub(super) fn run(wanted: &Config, read: &Read) -> Result<u8, Failure> {
     }
     let place = Place::of_process();
     let rows: Vec<_> = read.effective.iter().map(|value| row(value, &place)).collect();
-    let text = table(["KEY", "VALUE", "FROM"], &rows, crate::ui::width_of(&Term::stdout()));
+    let text = table(["KEY", "VALUE", "FROM"], &rows, crate::ui::width_of(&Term::stdout()), 0);
     super::write_stdout(&text);
     let progress = Progress::new();
     for notice in &read.cli.global.notices {

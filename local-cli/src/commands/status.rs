@@ -1,7 +1,7 @@
 //! `devproxy status`: who holds what since when, in the cluster and on this laptop.
 
 use console::Term;
-use devproxy_cluster::{SessionInfo, sessions};
+use devproxy_cluster::{Life, SessionInfo, require_namespace, sessions};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -35,6 +35,15 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         }
         Err(error) => return Err(error.into()),
     };
+    if held.is_empty()
+        && !status.all
+        && let Err(error) = require_namespace(&connection).await
+    {
+        if here.is_empty() {
+            return Err(error.into());
+        }
+        Progress::new().warning(&Failure::from(error).to_string());
+    }
     let mut rows = Vec::new();
     for info in held {
         let position = here.iter().position(|local| local.id == info.session);
@@ -57,7 +66,26 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
     }
     let text = table(&rows, Timestamp::now(), ui::width_of(&Term::stdout()));
     super::write_stdout(&spoken(&text));
+    for info in rows.iter().filter_map(|row| row.cluster.as_ref()) {
+        for text in notes(info) {
+            Progress::new().notice(&text);
+        }
+    }
     Ok(0)
+}
+
+/// Below the table, where it is never cut: what is wrong, and what to do.
+fn notes(info: &SessionInfo) -> Vec<String> {
+    let title = format!("{}/{}", info.namespace, info.deployment.as_ref().unwrap_or(&info.session));
+    let words = info.agent.as_ref().and_then(|agent| Some((&agent.pod, agent.words.as_ref()?)));
+    let words = words.map(|(pod, words)| format!("{pod}: {words}"));
+    let cause = match info.life {
+        Life::Alive => None,
+        Life::Expired => Some("its laptop has given no sign of life for two minutes"),
+        Life::Dead => Some("its processes on this laptop are dead"),
+    };
+    let remedy = cause.map(|cause| format!("{title}: {cause}; `devproxy restore {title}` puts it back"));
+    words.into_iter().chain(remedy).collect()
 }
 
 fn table(rows: &[Row], now: Timestamp, room: usize) -> String {
@@ -74,20 +102,19 @@ fn table(rows: &[Row], now: Timestamp, room: usize) -> String {
         (None, None) => None,
     });
     let head = ["SESSION", "DEPLOYMENT", "HOLDER", "SINCE", "PHASE", "AGENT"];
-    ui::table::table(head, &cells.collect::<Vec<_>>(), room)
+    // The agent's pod is in `-o json` too.
+    ui::table::table(head, &cells.collect::<Vec<_>>(), room, 1)
 }
 
 fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timestamp) -> [String; 6] {
     let name = info.deployment.clone().unwrap_or_else(|| "(shell)".to_owned());
     let phase = match here {
-        _ if info.expired => "expired: devproxy restore --stale puts it back".to_owned(),
+        _ if info.life == Life::Dead => "dead".to_owned(),
+        _ if info.life == Life::Expired => "expired".to_owned(),
         Some(here) => phase(here, now),
         None => info.phase.to_string(),
     };
-    let agent = info.agent.as_ref().map_or_else(
-        || "no pod".to_owned(),
-        |agent| agent.words.clone().unwrap_or_else(|| format!("{} on {}", agent.pod, agent.node)),
-    );
+    let agent = info.agent.as_ref().map_or_else(|| "no pod".to_owned(), |agent| agent.pod.clone());
     let place = if here.is_some() { " (here)" } else { "" };
     [
         info.session.clone(),
@@ -140,6 +167,7 @@ mod tests {
             since: time("2026-01-01T09:30:00Z"),
             renewed: Some(time("2026-01-01T09:59:50Z")),
             expired,
+            life: if expired { Life::Expired } else { Life::Alive },
             phase: Phase::HandingOver,
             stand_in: "cart-devproxy-k7f2".into(),
             agent: Some(AgentHealth {
@@ -181,40 +209,40 @@ mod tests {
     fn the_table_fits_into_the_terminal() {
         let shown = |room| table(&rows(), "2026-01-01T10:00:00Z".parse().unwrap(), room);
         insta::assert_snapshot!(shown(usize::MAX), @"
-        SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                                            AGENT
-        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting, nobody listens on 8080→3000 for 34s     cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
-        k7f2abcdef   shop/cart      ann@box          30m     handing over                                     cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
-        k7f2abcdef   shop/(shell)   ann@box          30m     expired: devproxy restore --stale puts it back   app: exit code 1 �[2Jboom
-        m2p9abcdef   till/pay       this laptop      -       swapped                                          -
+        SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                                          AGENT
+        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting, nobody listens on 8080→3000 for 34s   cart-devproxy-k7f2-5d8c7b9f4-x2x7l
+        k7f2abcdef   shop/cart      ann@box          30m     handing over                                   cart-devproxy-k7f2-5d8c7b9f4-x2x7l
+        k7f2abcdef   shop/(shell)   ann@box          30m     expired                                        cart-devproxy-k7f2-5d8c7b9f4-x2x7l
+        m2p9abcdef   till/pay       this laptop      -       swapped                                        -
         ");
         insta::assert_snapshot!(shown(100), @"
-        SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE                    AGENT
-        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting, no…00 for 34s   cart-devpro… on node-3
-        k7f2abcdef   shop/cart      ann@box          30m     handing over             cart-devpro… on node-3
-        k7f2abcdef   shop/(shell)   ann@box          30m     expired: de…ts it back   app: exit c…1 �[2Jboom
-        m2p9abcdef   till/pay       this laptop      -       swapped                  -
+        SESSION      DEPLOYMENT     HOLDER           SINCE   PHASE
+        k7f2abcdef   shop/cart      ann@box (here)   30m     waiting, nobody listens on 8080→3000 for 34s
+        k7f2abcdef   shop/cart      ann@box          30m     handing over
+        k7f2abcdef   shop/(shell)   ann@box          30m     expired
+        m2p9abcdef   till/pay       this laptop      -       swapped
         ");
-        insta::assert_snapshot!(shown(60), @"
+        insta::assert_snapshot!(shown(50), @"
         SESSION     k7f2abcdef
         DEPLOYMENT  shop/cart
         HOLDER      ann@box (here)
         SINCE       30m
-        PHASE       waiting, nobody listens on 8080→3000 for 34s
-        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+        PHASE       waiting, nobody lis… 8080→3000 for 34s
+        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l
 
         SESSION     k7f2abcdef
         DEPLOYMENT  shop/cart
         HOLDER      ann@box
         SINCE       30m
         PHASE       handing over
-        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l on node-3
+        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l
 
         SESSION     k7f2abcdef
         DEPLOYMENT  shop/(shell)
         HOLDER      ann@box
         SINCE       30m
-        PHASE       expired: devproxy restore --stale puts it back
-        AGENT       app: exit code 1 �[2Jboom
+        PHASE       expired
+        AGENT       cart-devproxy-k7f2-5d8c7b9f4-x2x7l
 
         SESSION     m2p9abcdef
         DEPLOYMENT  till/pay
@@ -223,6 +251,25 @@ mod tests {
         PHASE       swapped
         AGENT       -
         ");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_below_with_what_to_do() {
+        let rows = rows();
+        let told = |row: &Row| notes(row.cluster.as_ref().unwrap());
+        assert!(told(&rows[0]).is_empty());
+        assert_eq!(
+            told(&rows[2]),
+            [
+                "cart-devproxy-k7f2-5d8c7b9f4-x2x7l: app: exit code 1\n\u{1b}[2Jboom",
+                "shop/k7f2abcdef: its laptop has given no sign of life for two minutes; `devproxy restore shop/k7f2abcdef` puts it back",
+            ]
+        );
+        let dead = SessionInfo { life: Life::Dead, ..rows[0].cluster.clone().unwrap() };
+        assert_eq!(
+            notes(&dead),
+            ["shop/cart: its processes on this laptop are dead; `devproxy restore shop/cart` puts it back"]
+        );
     }
 
     #[test]

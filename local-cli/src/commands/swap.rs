@@ -193,7 +193,7 @@ mod tests {
             handover: Handover::OnListen,
             handover_reason: "8080 is a port of Service cart".into(),
             ready: ReadyMode::Listen,
-            holder: Holder { user: "ann".into(), host: "box".into() },
+            holder: Holder { user: "ann".into(), host: "box".into(), place: None },
             warnings: vec![Warning { code: "hpa".into(), text: "the autoscaler pauses".into() }],
             steps: vec![
                 Step::AcquireLease { lease: "devproxy-cart".into() },

@@ -134,6 +134,7 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
     let entrance = ShellEntrance {
         helper: namespaces.pid(),
         session: plan.title(),
+        id: plan.session.clone(),
         environment: facts.environment.clone(),
     };
     let serving = async {

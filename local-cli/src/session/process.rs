@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsFd, process::ExitCode, time::Duration};
 
-use devproxy_cluster::{ApiSettings, Plan};
+use devproxy_cluster::{ApiSettings, Place, Plan};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::BufReader,
@@ -71,10 +71,11 @@ pub fn main() -> ExitCode {
 
 async fn run() -> ExitCode {
     let Ok(terminal) = standard_input() else { return ExitCode::FAILURE };
+    let parent = terminal.peer_cred().ok().and_then(|peer| peer.pid());
     let (reader, writer) = terminal.into_split();
     let mut reader = BufReader::new(reader);
     let mut ahead = Ahead::begin();
-    let start = loop {
+    let mut start = loop {
         match protocol::receive(&mut reader).await {
             Ok(Some(Request::Prepare(api))) => ahead.connect(*api),
             Ok(Some(Request::Start(start))) => break start,
@@ -83,6 +84,9 @@ async fn run() -> ExitCode {
         }
     };
     start_log(start.verbose);
+    // Either of the two restores when the other dies.
+    start.plan.holder.place =
+        parent.and_then(|parent| Place::of(&[parent, std::process::id().cast_signed()]));
 
     let shared = Shared::new(&start.plan);
     let mut tasks = JoinSet::new();

@@ -70,6 +70,9 @@ pub struct ShellEntrance {
     pub helper: i32,
     /// `namespace/deployment`.
     pub session: String,
+    /// The session's id.
+    #[serde(default)]
+    pub id: String,
     /// The pod's environment: names and values as bytes.
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
 }

@@ -43,7 +43,7 @@ impl Program {
     pub fn spawn(&self, inside: &Entrance, shell: &ShellEntrance) -> Result<Child, Failure> {
         let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let variables: BTreeMap<_, _> =
-            environment::shell(self.form, std::env::vars_os(), &shell.environment, &shell.session);
+            environment::shell(self.form, std::env::vars_os(), &shell.environment, &shell.session, &shell.id);
         let mut command = std::process::Command::new(&self.path);
         command.args(&self.arguments).env_clear().envs(variables);
         inside.prepare(&mut command, &directory);

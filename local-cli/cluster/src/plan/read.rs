@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Architecture, Drain, rights::Rights};
 use crate::{
     ClusterError, Connection,
+    find::require_namespace,
     json::{list, name, selector_query, text},
     lease::held,
     name::{SESSION_LABEL, lease as lease_name},
@@ -149,6 +150,11 @@ async fn not_found(connection: &Connection, wanted: &str) -> ClusterError {
         if matches!(found, Ok(Some(_))) {
             return ClusterError::Kind { kind: kind.to_owned(), name: wanted.to_owned() };
         }
+    }
+    if let (Ok((all, _)), Err(missing)) = (&deployments, require_namespace(connection).await)
+        && all.is_empty()
+    {
+        return missing;
     }
     let names: Option<Vec<String>> =
         deployments.ok().map(|(all, _)| all.iter().map(|deployment| name(deployment).to_owned()).collect());

@@ -12,7 +12,7 @@ fn settings() -> SwapSettings {
         skip_init: false,
         ports: Vec::new(),
         agent_image: None,
-        holder: Holder { user: "ann".into(), host: "box".into() },
+        holder: Holder { user: "ann".into(), host: "box".into(), place: None },
     }
 }
 
