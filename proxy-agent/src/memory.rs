@@ -17,7 +17,7 @@ pub(crate) fn limits() -> Limits {
 fn within(memory: u64) -> Limits {
     let defaults = Limits::default();
     let share = |part: u64, most: usize| usize::try_from(memory / part).unwrap_or(most).min(most);
-    let max_window = u32::try_from(memory / 32).unwrap_or(u32::MAX).min(defaults.max_window);
+    let max_window = u32::try_from(memory / 8).unwrap_or(u32::MAX).min(defaults.max_window);
     Limits {
         initial_window: defaults.initial_window.min(max_window),
         max_window,

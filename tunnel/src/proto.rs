@@ -24,6 +24,7 @@ pub mod limits;
 pub mod record;
 pub mod waiters;
 pub mod window;
+mod yielding;
 
 pub use connection::{Connection, EndCause, ProtocolError};
 pub use flow::FlowError;

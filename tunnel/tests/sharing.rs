@@ -270,3 +270,51 @@ fn a_flow_that_calmed_down_comes_home() {
     exchange(&mut pair, 0);
     assert_eq!(pair.read(AGENT, flow, 8), Poll::Ready(Ok(Some(b"home".to_vec()))));
 }
+
+/// Bytes of bulk that the laptop has on its way with `say` every millisecond, at most, in the last half of a second; and
+/// how many arrived in that time.
+fn bulk_on_its_way(pair: &mut Pair, bulk: FlowId, mut say: impl FnMut(&mut Pair)) -> (usize, usize) {
+    let (mut most, mut arrived) = (0, 0);
+    for millisecond in 0..1000 {
+        say(pair);
+        // More than one turn in a millisecond: what is filled leaves at once where it may.
+        for _ in 0..4 {
+            fill(pair, bulk);
+            for lane in 0..2 {
+                while pair.transmit(LAPTOP, lane) > 0 {}
+                while pair.transmit(AGENT, lane) > 0 {}
+            }
+        }
+        if millisecond >= 500 {
+            most = most.max(pair.in_flight(1, AGENT));
+        }
+        pair.advance(Duration::from_millis(1));
+        for lane in 0..2 {
+            pair.deliver(AGENT, lane, usize::MAX);
+            pair.deliver(LAPTOP, lane, usize::MAX);
+        }
+        let got = drain(pair, bulk);
+        arrived += if millisecond >= 500 { got } else { 0 };
+    }
+    (most, arrived)
+}
+
+#[test]
+fn a_download_keeps_little_on_its_way_while_somebody_types() {
+    let limits = Limits::default();
+    let mut pair = Pair::new(2, &limits).with_delay(Duration::from_micros(1500));
+    let bulk = pair.connect(&target());
+    let keys = pair.connect(&target());
+    let (alone, _) = bulk_on_its_way(&mut pair, bulk, |_| {});
+    assert!(alone > 2 << 20, "{alone} bytes on their way, alone");
+    let (beside, arrived) = bulk_on_its_way(&mut pair, bulk, |pair| {
+        assert_eq!(pair.write(LAPTOP, keys, b"x"), Poll::Ready(Ok(1)));
+        let _echoed = pair.read(AGENT, keys, 8);
+    });
+    let passes = limits.yielding_rate * 4 / 1000;
+    assert!(beside <= passes + (64 << 10), "{beside} bytes on their way beside keystrokes");
+    // Acknowledged record by record: it never waits for a delayed acknowledgement.
+    assert!(arrived > passes * 500 / 10, "{arrived} bytes arrived in half a second");
+    let (again, _) = bulk_on_its_way(&mut pair, bulk, |_| {});
+    assert!(again > 2 << 20, "{again} bytes on their way, alone again");
+}

@@ -226,14 +226,11 @@ async fn measure(arguments: &Arguments, programs: &Programs, figures: &mut Figur
         })
         .filter(|(_, rows)| !rows.is_empty())
         .collect();
-    if !delayed.is_empty() {
-        effort.tell("a session over the relay");
-        let scene = Scene::open(&bed, &stage, programs, Wire::Relay).await?;
-        for (delay, rows) in delayed {
-            scene.delay(Duration::from_millis(delay));
-            rounds(arguments, &effort, &scene, &rows, Some(delay), figures).await?;
-        }
-        scene.delay(Duration::ZERO);
+    for (delay, rows) in delayed {
+        effort.tell(&format!("a session over the relay, {delay} ms"));
+        let wire = Wire::Relay(Duration::from_millis(delay));
+        let scene = Scene::open(&bed, &stage, programs, wire).await?;
+        rounds(arguments, &effort, &scene, &rows, Some(delay), figures).await?;
         scene.close().await?;
     }
     effort.tell("done");

@@ -39,14 +39,15 @@ impl Departure {
         self.bulk.map_or(HOME, LaneId::from)
     }
 
-    /// `bytes` leave now, in this record of the lane.
-    pub(super) fn sent(&mut self, bytes: usize, record: u64, now: Instant, limits: &Limits) {
+    /// `bytes` leave now, in this record of the lane. Returns by how much it is ahead of the bulk rate.
+    pub(super) fn sent(&mut self, bytes: usize, record: u64, now: Instant, limits: &Limits) -> usize {
         if self.begun_in == 0 {
             self.begun_in = record;
         }
         self.leak(now, limits);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.ahead = self.ahead.saturating_add(bytes).min(limits.bulk_burst * 2);
+        self.ahead as usize
     }
 
     /// Whether it should go on on its other lane, and may.

@@ -19,6 +19,7 @@ use super::{
     lane::{Control, HOME, Lane, LaneId},
     limits::Limits,
     waiters::Waiters,
+    yielding::Interactive,
 };
 use crate::{Refusal, Role};
 
@@ -117,6 +118,7 @@ pub struct Connection {
     life: Life,
     end_waiters: Waiters,
     driver: Option<Waker>,
+    interactive: Interactive,
     pool: Pool,
 }
 
@@ -143,6 +145,7 @@ impl Connection {
             life: Life::Open,
             end_waiters: Waiters::default(),
             driver: None,
+            interactive: Interactive::default(),
             pool: Pool::default(),
         }
     }

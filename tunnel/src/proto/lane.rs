@@ -8,6 +8,7 @@ use std::{
 use super::{
     frame::{FlowId, ResetCode},
     limits::Limits,
+    yielding::InFlight,
 };
 use crate::Refusal;
 
@@ -55,6 +56,7 @@ pub(super) struct Lane {
     pub(super) sent: u64,
     /// The other side has handed on all records up to this.
     pub(super) acknowledged: u64,
+    pub(super) in_flight: InFlight,
     /// Number of the last record received.
     pub(super) received: u64,
     owed: usize,
@@ -84,6 +86,7 @@ impl Lane {
             goaway: false,
             sent: 0,
             acknowledged: 0,
+            in_flight: InFlight::default(),
             received: 0,
             owed: 0,
             ack_due: None,
@@ -112,18 +115,29 @@ impl Lane {
         self.silent_since = None;
     }
 
-    pub(super) fn owe_ack(&mut self, bytes: usize, now: Instant, limits: &Limits) {
+    /// Acknowledges after `delay` or `most` bytes.
+    pub(super) fn owe_ack(
+        &mut self,
+        bytes: usize,
+        delay: Duration,
+        most: usize,
+        now: Instant,
+        limits: &Limits,
+    ) {
         // A path that is used is measured more often: windows follow its round trip.
         let soon = self.last_ping.map_or(now, |last| last + limits.busy_ping_interval);
         self.next_ping = self.next_ping.min(soon);
         self.owed += bytes;
-        self.ack_due.get_or_insert(now + limits.ack_delay);
+        let due = self.ack_due.get_or_insert(now + delay);
+        if self.owed >= most {
+            *due = now;
+        }
     }
 
     /// The acknowledgement to send: due, or worth a ride in a record that leaves anyway.
-    pub(super) fn take_ack(&mut self, now: Instant, rides: bool, limits: &Limits) -> Option<u64> {
+    pub(super) fn take_ack(&mut self, now: Instant, rides: bool) -> Option<u64> {
         let due = self.ack_due?;
-        if !rides && now < due && self.owed < limits.ack_bytes {
+        if !rides && now < due {
             return None;
         }
         self.owed = 0;
@@ -174,9 +188,7 @@ impl Lane {
     }
 
     /// Whether a ping, pong or due acknowledgement waits.
-    pub(super) fn has_signal(&self, now: Instant, limits: &Limits) -> bool {
-        self.ping.is_some()
-            || self.pong.is_some()
-            || self.ack_due.is_some_and(|due| now >= due || self.owed >= limits.ack_bytes)
+    pub(super) fn has_signal(&self, now: Instant) -> bool {
+        self.ping.is_some() || self.pong.is_some() || self.ack_due.is_some_and(|due| now >= due)
     }
 }

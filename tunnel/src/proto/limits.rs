@@ -15,6 +15,12 @@ pub struct Limits {
     pub bulk_burst: u32,
     /// Bytes per second that never make a flow bulk.
     pub bulk_rate: u32,
+    /// Beside interactive traffic a bulk lane has at least so many bytes on their way,
+    pub yielding_bytes: usize,
+    /// and as many as this rate, bytes per second, gives in a round trip.
+    pub yielding_rate: usize,
+    /// How long after a small message on the home lane there is interactive traffic.
+    pub interactive_memory: Duration,
     /// Bytes a flow may queue towards its lane.
     pub send_queue: usize,
     /// Bytes all flows together may queue; beyond it each flow keeps [`Self::crowded_send_queue`].
@@ -37,10 +43,14 @@ pub struct Limits {
     pub busy_ping_interval: Duration,
     /// A lane that says nothing for this long after a ping is dead.
     pub silence: Duration,
-    /// An acknowledgement is sent after this time at the latest.
+    /// An acknowledgement is sent after this time at the latest,
     pub ack_delay: Duration,
+    /// on a bulk lane after this, as its sender may wait for it.
+    pub bulk_ack_delay: Duration,
     /// Bytes received after which an acknowledgement is due at once.
     pub ack_bytes: usize,
+    /// The same on a bulk lane beside interactive traffic: each full record.
+    pub yielding_ack_bytes: usize,
     /// How long a close waits for queued bytes.
     pub close_delay: Duration,
 }
@@ -53,6 +63,9 @@ impl Default for Limits {
             total_window: 256 << 20,
             bulk_burst: 256 << 10,
             bulk_rate: 256 << 10,
+            yielding_bytes: 128 << 10,
+            yielding_rate: 200_000_000,
+            interactive_memory: Duration::from_millis(500),
             send_queue: 128 << 10,
             total_send_queue: 64 << 20,
             crowded_send_queue: 4 << 10,
@@ -65,7 +78,9 @@ impl Default for Limits {
             busy_ping_interval: Duration::from_secs(1),
             silence: Duration::from_secs(15),
             ack_delay: Duration::from_millis(100),
+            bulk_ack_delay: Duration::from_millis(5),
             ack_bytes: 256 << 10,
+            yielding_ack_bytes: 48 << 10,
             close_delay: Duration::from_secs(1),
         }
     }

@@ -73,8 +73,8 @@ fn server(name: &str) -> App {
 pub(super) enum Wire {
     /// The kernel alone.
     Kernel,
-    /// The relay of the bed, which can delay.
-    Relay,
+    /// The relay of the bed, with so much delay there and back.
+    Relay(Duration),
 }
 
 /// A laptop that has swapped a service and forwards ports of another.
@@ -185,11 +185,6 @@ impl<'a> Scene<'a> {
         Ok((self.processes.memory()?, self.times()))
     }
 
-    /// Adds half of it each way.
-    pub(super) fn delay(&self, both_ways: Duration) {
-        self.laptop.relay().delay(both_ways / 2);
-    }
-
     /// Ends the session in order.
     pub(super) async fn close(mut self) -> Result<()> {
         self.swap.signal(Signal::SIGTERM)?;
@@ -214,11 +209,14 @@ impl<'a> Scene<'a> {
 pub(super) async fn laptop(bed: &Bed, stage: &Stage, programs: &Programs, wire: Wire) -> Result<Laptop> {
     let laptop = match wire {
         Wire::Kernel => bed.laptop_without_relay().await?,
-        Wire::Relay => bed.laptop().await?,
+        Wire::Relay(_) => bed.laptop().await?,
     };
     laptop.login(&stage.shop).await?;
     laptop.install("devproxy", &programs.devproxy)?;
     laptop.install("devproxy-pump", &programs.pump)?;
+    if let Wire::Relay(delay) = wire {
+        laptop.relay().delay(delay / 2);
+    }
     Ok(laptop)
 }
 

@@ -57,7 +57,15 @@ impl Connection {
         let state = &mut self.lanes[lane];
         state.received += 1;
         if wants_ack {
-            state.owe_ack(record.wire_len(), now, &self.limits);
+            let limits = &self.limits;
+            let (delay, most) = match lane {
+                HOME => (limits.ack_delay, limits.ack_bytes),
+                _ if self.interactive.is_active(now, limits) => {
+                    (limits.bulk_ack_delay, limits.yielding_ack_bytes)
+                }
+                _ => (limits.bulk_ack_delay, limits.ack_bytes),
+            };
+            state.owe_ack(record.wire_len(), delay, most, now, limits);
         }
         Ok(())
     }
@@ -67,7 +75,7 @@ impl Connection {
             Frame::Open(id, window, meta) => self.handle_open(lane, id, window, meta)?,
             Frame::Answer(id, answer) => self.handle_answer(lane, id, answer)?,
             Frame::Data(id, bytes) => self.handle_data(lane, id, bytes, now)?,
-            Frame::Datagram(id, bytes) => self.handle_datagram(lane, id, bytes)?,
+            Frame::Datagram(id, bytes) => self.handle_datagram(lane, id, bytes, now)?,
             Frame::Fin(id) => self.handle_fin(lane, id)?,
             Frame::Move(id) => self.handle_move(lane, id)?,
             Frame::Reset(id, code) => self.handle_reset(lane, id, code)?,
@@ -93,6 +101,7 @@ impl Connection {
                     return Err(ProtocolError::AckTooHigh(number));
                 }
                 state.acknowledged = state.acknowledged.max(number);
+                state.in_flight.acknowledged(number);
             }
         }
         Ok(())
@@ -174,6 +183,9 @@ impl Connection {
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), ProtocolError> {
+        if lane == HOME {
+            self.interactive.passed(bytes.len(), now);
+        }
         let Some(flow) = self.live(id)? else { return Ok(()) };
         let Body::Stream(stream) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
         if stream.fin_received {
@@ -235,7 +247,14 @@ impl Connection {
         Ok(())
     }
 
-    fn handle_datagram(&mut self, lane: LaneId, id: FlowId, bytes: &[u8]) -> Result<(), ProtocolError> {
+    fn handle_datagram(
+        &mut self,
+        lane: LaneId,
+        id: FlowId,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
+        self.interactive.passed(bytes.len(), now);
         let total = self.datagram_bytes + bytes.len();
         let (most, most_bytes) = (self.limits.datagrams, self.limits.datagram_bytes);
         let crowded = total > self.limits.total_datagram_bytes;

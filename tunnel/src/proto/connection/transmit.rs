@@ -10,6 +10,7 @@ use crate::proto::{
     lane::{Control, HOME, Lane, LaneId},
     limits::Limits,
     record::{self, MAX_BODY},
+    yielding,
 };
 
 /// Bytes a flow sends in its turn: below a millisecond at 20 MB/s, so that a keystroke waits for little.
@@ -40,7 +41,7 @@ impl Connection {
     /// Returns whether there was anything to send.
     pub fn poll_transmit(&mut self, lane: LaneId, out: &mut Vec<u8>, now: Instant) -> bool {
         let state = &self.lanes[lane];
-        if state.is_drained() && !state.has_signal(now, &self.limits) {
+        if state.is_drained() && !state.has_signal(now) {
             return false;
         }
         let start = out.len();
@@ -55,7 +56,7 @@ impl Connection {
         }
         let empty = out.len() == start + record::HEADER;
         if end - out.len() >= frame::HEADER + 8
-            && let Some(number) = self.lanes[lane].take_ack(now, !empty, &self.limits)
+            && let Some(number) = self.lanes[lane].take_ack(now, !empty)
         {
             Frame::Ack(number).encode(out);
         }
@@ -64,7 +65,9 @@ impl Connection {
             return false;
         }
         self.lanes[lane].sent += 1;
-        record::seal(out, start, self.lanes[lane].sent);
+        let number = self.lanes[lane].sent;
+        self.lanes[lane].in_flight.sent(number, out.len() - start);
+        record::seal(out, start, number);
         true
     }
 
@@ -112,8 +115,18 @@ impl Connection {
         }
     }
 
+    /// Whether a bulk lane waits for acknowledgements before it sends more.
+    fn yields(&self, lane: LaneId, now: Instant) -> bool {
+        self.interactive.is_active(now, &self.limits)
+            && self.lanes[lane].in_flight.bytes()
+                >= yielding::most_in_flight(self.lanes[HOME].shortest_round_trip(), &self.limits)
+    }
+
     /// Deficit round robin; a flow's first turn after a pause comes before the others'.
     fn write_data(&mut self, lane: LaneId, out: &mut Vec<u8>, end: usize, now: Instant) {
+        if lane != HOME && self.yields(lane, now) {
+            return;
+        }
         let start = out.len();
         let record = self.lanes[lane].sent + 1;
         loop {
@@ -133,13 +146,17 @@ impl Connection {
                 turn = take_turn(id, flow, out, end, &mut self.pool);
                 let sent = before - flow.unsent();
                 self.unsent -= sent;
+                let mut message = sent;
                 if let Body::Stream(stream) = &mut flow.body
                     && sent > 0
                 {
-                    stream.departure.sent(sent, record, now, &self.limits);
+                    message = stream.departure.sent(sent, record, now, &self.limits);
                     if lane == HOME && matches!(turn, Turn::Spent | Turn::Idle) && room(out) {
                         moved = moves(id, flow, &self.lanes, now, &self.limits);
                     }
+                }
+                if lane == HOME && sent > 0 {
+                    self.interactive.passed(message, now);
                 }
             }
             if moved && let Body::Stream(stream) = &mut flow.body {
