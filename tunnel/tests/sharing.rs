@@ -306,7 +306,7 @@ fn a_download_keeps_little_on_its_way_while_somebody_types() {
     let bulk = pair.connect(&target());
     let keys = pair.connect(&target());
     let (alone, _) = bulk_on_its_way(&mut pair, bulk, |_| {});
-    assert!(alone > 2 << 20, "{alone} bytes on their way, alone");
+    assert!(alone > 1 << 20, "{alone} bytes on their way, alone");
     let (beside, arrived) = bulk_on_its_way(&mut pair, bulk, |pair| {
         assert_eq!(pair.write(LAPTOP, keys, b"x"), Poll::Ready(Ok(1)));
         let _echoed = pair.read(AGENT, keys, 8);
@@ -316,5 +316,5 @@ fn a_download_keeps_little_on_its_way_while_somebody_types() {
     // Acknowledged record by record: it never waits for a delayed acknowledgement.
     assert!(arrived > passes * 500 / 10, "{arrived} bytes arrived in half a second");
     let (again, _) = bulk_on_its_way(&mut pair, bulk, |_| {});
-    assert!(again > 2 << 20, "{again} bytes on their way, alone again");
+    assert!(again > 1 << 20, "{again} bytes on their way, alone again");
 }
