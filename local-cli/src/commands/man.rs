@@ -16,6 +16,8 @@ pub(super) fn run(wanted: &ManPages) -> Result<u8, Failure> {
     fs::create_dir_all(&wanted.folder).map_err(failed)?;
     let mut command = Cli::command();
     command.build();
+    // Added by build(); its page would say nothing.
+    let command = command.mut_subcommand("help", |help| help.hide(true));
     write(&command, &wanted.folder, &date()).map_err(failed)?;
     Ok(0)
 }
@@ -30,11 +32,28 @@ fn date() -> String {
 
 /// One page a command, `devproxy-swap.1` as git's are named.
 fn write(command: &Command, folder: &Path, date: &str) -> std::io::Result<()> {
-    let has_page = |below: &&Command| !below.is_hide_set() && below.get_name() != "help";
-    for below in command.get_subcommands().filter(has_page) {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         write(below, folder, date)?;
     }
     let version = concat!("devproxy ", env!("CARGO_PKG_VERSION"));
     Man::new(command.clone()).source(version).manual("devproxy").date(date).generate_to(folder)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_that_is_named_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        run(&ManPages { folder: folder.path().to_owned() }).unwrap();
+        let page = |name: &str| fs::read_to_string(folder.path().join(format!("{name}.1"))).unwrap();
+        let text = page("devproxy").replace('\\', "");
+        let named: Vec<&str> = text.lines().filter_map(|line| line.strip_suffix("(1)")).collect();
+        assert!(named.contains(&"devproxy-swap") && !named.contains(&"devproxy-help"), "{text}");
+        for name in named {
+            assert!(page(name).contains(".TH"), "{name}");
+        }
+    }
 }
