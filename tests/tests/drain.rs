@@ -136,7 +136,7 @@ async fn the_plan_says_what_it_takes_and_which_right_is_missing() -> Result<()> 
     laptop.login_with(&shop, &rights).await?;
     let refused = laptop.devproxy(["swap", "cart", "--drain=labels", "--", "shopd"])?.output(SWAP).await?;
     let cause = format!(
-        "error: user `system:serviceaccount:{0}:developer` may not patch pods in namespace `{0}` [DP-FORBIDDEN]",
+        "error: user `system:serviceaccount:{0}:developer` may not, in namespace `{0}`: patch, delete pods [DP-FORBIDDEN]",
         shop.name()
     );
     ensure!(refused.code() == 125 && refused.stderr.starts_with(&cause), "{refused:?}");
