@@ -324,6 +324,9 @@ fn assemble(
     let lease = name::lease(&name);
     let mut warnings = findings::warnings(found, &template, &container, &stand_in, &original);
     warnings.extend(of_handover);
+    let (named, _) = ports::of(&template, &container, &found.services, &[]);
+    let mappings = settings.ports.iter();
+    warnings.extend(mappings.filter_map(|mapping| findings::warning_of_order(&named, *mapping)));
     let mut labels = Vec::new();
     if settings.drain == Drain::Labels {
         match drain::labels(found, &template, &services, handover, replicas) {

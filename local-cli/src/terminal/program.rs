@@ -97,8 +97,13 @@ fn lookup(name: &OsStr) -> Result<PathBuf, Failure> {
         .filter_map(|folder| std::path::absolute(Path::new(".").join(folder).join(name)).ok())
         .find(|path| executable(path))
         .ok_or_else(|| {
+            let hint = if name.as_bytes().contains(&b' ') {
+                format!("without the quotes each word is an argument: `-- {shown}`")
+            } else {
+                "the program is looked up in the laptop's PATH, the pod's image is not here".to_owned()
+            };
             Failure::new("DP-PROGRAM-NOT-FOUND", format!("command not found: `{shown}`"))
-                .hint("the program is looked up in the laptop's PATH, the pod's image is not here")
+                .hint(hint)
                 .exit(EXIT_NOT_FOUND)
         })
 }
@@ -119,6 +124,8 @@ mod tests {
         assert_eq!(found("/no/such/program"), Err(EXIT_NOT_FOUND));
         assert_eq!(found("/etc/passwd"), Err(EXIT_NOT_EXECUTABLE));
         assert_eq!(found("/bin/sh -l"), Err(EXIT_NOT_FOUND), "arguments are no part of the name");
+        let hint = lookup(OsStr::new("npm run dev")).unwrap_err().hint.unwrap();
+        assert_eq!(hint, "without the quotes each word is an argument: `-- npm run dev`");
     }
 
     #[test]

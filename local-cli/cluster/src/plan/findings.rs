@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{DeclaredPort, Handover, HandoverMode, Original, Protocol, Warning, read::Found};
+use super::{DeclaredPort, Handover, HandoverMode, Original, PortMapping, Protocol, Warning, read::Found};
 use crate::{
     ClusterError,
     json::{label_selector_selects, list, name, selects, text},
@@ -73,6 +73,20 @@ pub(super) fn warning_of_handover(name: &str, handover: &(Handover, String)) -> 
         code: "no-ports".into(),
         text: format!(
             "neither {name} nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there"
+        ),
+    })
+}
+
+/// `kubectl port-forward` has it the other way round.
+pub(super) fn warning_of_order(named: &[DeclaredPort], mapping: PortMapping) -> Option<Warning> {
+    let PortMapping { pod, local, protocol } = mapping;
+    let is_named = |wanted| named.iter().any(|port| (port.protocol, port.port) == (protocol, wanted));
+    let udp = if protocol == Protocol::Udp { "/udp" } else { "" };
+    (is_named(local) && !is_named(pod)).then(|| Warning {
+        code: "port-order".into(),
+        text: format!(
+            "`-p {pod}:{local}{udp}` leads the pod's {pod} to {local} here, and nobody names the pod's {pod}: \
+             was `-p {local}:{pod}{udp}` meant?"
         ),
     })
 }

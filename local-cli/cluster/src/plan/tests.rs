@@ -137,6 +137,24 @@ fn the_users_ports_move_and_add() {
 }
 
 #[test]
+fn a_mapping_the_wrong_way_round_is_asked_about() {
+    let mapped = |pod, local| {
+        let ports = vec![PortMapping { pod, local, protocol: Protocol::Tcp }];
+        planned(&found(&plain()), &SwapSettings { ports, ..settings() }).warnings
+    };
+    let warnings = mapped(3000, 8080);
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(
+        warnings[0].text,
+        "`-p 3000:8080` leads the pod's 3000 to 8080 here, and nobody names the pod's 3000: was `-p 8080:3000` meant?"
+    );
+    // The pod's 9090 is UDP.
+    for (pod, local) in [(8080, 3000), (8080, 8080), (5000, 5000), (3000, 4000), (3000, 9090)] {
+        assert!(mapped(pod, local).is_empty(), "{pod}:{local}");
+    }
+}
+
+#[test]
 fn the_agents_ports_are_free() {
     let (first, second) = own_ports("k7f2abcdef", &std::collections::BTreeSet::new());
     let spec = json!({"containers": [{"name": "app", "image": "c", "ports": [{"containerPort": first}]},
