@@ -11,6 +11,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 
 /// From Enter to the handover, with a pod to be started on a busy machine.
 const SWAP: Duration = Duration::from_mins(1);
@@ -305,11 +306,20 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_only_look_ends_what_runs_here() -> Result<()> {
+async fn who_may_only_look_ends_what_runs_here_and_is_refused_elsewhere_before_any_change() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop, _) = cart(&bed, "view").await?;
     let _filters = filters();
-    // The accounts are part of what must be the same.
+    // Between the two: it may write Leases, which a restore does first. Accounts are part of what must be the same.
+    let half = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "devproxy"},
+        "rules": [
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]},
+            {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+        ],
+    });
+    laptop.login_with(&shop, &half.to_string()).await?;
     laptop.login_as(&shop, "view").await?;
     laptop.login(&shop).await?;
     let before = shop.objects().await?;
@@ -322,6 +332,31 @@ async fn who_may_only_look_ends_what_runs_here() -> Result<()> {
       ✓ restore  cart 0 → 1 replicas, 1 ready; all of ours is gone  TIME
     ");
     swap.wait(RESTORE).await?;
+    gone(&shop, &laptop, &before).await?;
+
+    laptop.login(&shop).await?;
+    let mut swap = swapped(&laptop, &["shopd"]).await?;
+    let other = bed.laptop().await?;
+    other.login_as(&shop, "view").await?;
+    for words in ["restore cart --force", "restore --stale", "restore"] {
+        let text = told(&shop, &other, words).await?;
+        insta::allow_duplicates! { insta::assert_snapshot!(text, @"
+            exit code 125
+            error: user `system:serviceaccount:NAMESPACE:developer-view` may not, in namespace `NAMESPACE`: get, list, patch, delete leases; patch, delete deployments; delete configmaps; delete secrets [DP-FORBIDDEN]
+            hint: is the namespace right? if so, an administrator grants them with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
+            ") }
+    }
+    other.login_with(&shop, &half.to_string()).await?;
+    insta::assert_snapshot!(told(&shop, &other, "restore cart --force").await?, @"
+    exit code 125
+    error: user `system:serviceaccount:NAMESPACE:developer` may not, in namespace `NAMESPACE`: patch, delete deployments; delete configmaps; delete secrets [DP-FORBIDDEN]
+    hint: an administrator grants them with `kubectl create rolebinding devproxy-developer --clusterrole=edit --serviceaccount=NAMESPACE:developer -n NAMESPACE` or with the rbac.yaml that comes with devproxy
+    ");
+    let record =
+        shop.kubectl(["get", "lease", "devproxy-cart", "-o", "jsonpath={.metadata.annotations}"]).await?;
+    assert!(record.contains("swapped") && !record.contains("restoring"), "{record}");
+    swap.signal(Signal::SIGTERM)?;
+    swap.wait(RESTORE).await?.success()?;
     gone(&shop, &laptop, &before).await
 }
 

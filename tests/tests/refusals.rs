@@ -421,7 +421,7 @@ async fn a_namespace_that_does_not_exist_is_told_from_an_empty_one() -> Result<(
     insta::assert_snapshot!(refused("swap cart -- shopd").await?, @"
     exit code 125
     error: no Deployment `cart` in namespace `NAMESPACE` [DP-NOT-FOUND]
-    hint: the namespace has no Deployments, or does not exist; -n NAMESPACE selects another
+    hint: the namespace has no Deployments, or does not exist; -n NAMESPACE or --context NAME selects another
     ");
     for words in [
         "status -n zzz",
@@ -435,7 +435,7 @@ async fn a_namespace_that_does_not_exist_is_told_from_an_empty_one() -> Result<(
             insta::assert_snapshot!(text, @"
             exit code 125
             error: there is no namespace `zzz` [DP-NO-NAMESPACE]
-            hint: -n NAMESPACE selects another, --context another cluster
+            hint: -n NAMESPACE or --context NAME selects another
             ");
         }
     }

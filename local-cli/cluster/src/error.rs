@@ -374,7 +374,7 @@ impl ClusterError {
                 format!("ask them to end it; `devproxy restore {deployment} --force` takes it from them")
             }
             Self::NoSession { .. } => "`devproxy status --all` lists the sessions".into(),
-            Self::NoNamespace { .. } => "-n NAMESPACE selects another, --context another cluster".into(),
+            Self::NoNamespace { .. } => "-n NAMESPACE or --context NAME selects another".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
             Self::StandInLost { .. } => {
                 "somebody deleted it by hand; the session ends, the original is put back".into()

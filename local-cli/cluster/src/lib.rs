@@ -10,6 +10,7 @@
 //! - [`event`]: what teammates read on the original
 //! - [`place`]: where a session's processes run, and whether they live; [`presence`]: whether the stand-in is still there
 //! - [`find`], [`restore`](mod@restore): finds a session's record, and puts everything back from it alone
+//! - [`rights`]: what a session and its restore may not be without
 //! - [`candidates`]: names to choose from, for completions
 //! - [`status`]: who holds what
 //! - [`carrier`]: a byte stream into the agent's pod
@@ -27,6 +28,7 @@ pub mod pod;
 pub mod presence;
 pub mod record;
 pub mod restore;
+pub mod rights;
 pub mod shell;
 pub mod stand_in;
 pub mod status;
@@ -57,6 +59,7 @@ pub use pod::{AgentPod, Placed, find_agent};
 pub use presence::stand_in_lost;
 pub use record::{Original, Phase, Record};
 pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, restore};
+pub use rights::restorable;
 pub use shell::{ShellSettings, shell_plan};
 pub use status::{SessionInfo, sessions};
 pub use swap::{AgentFiles, Agents, Progress, Swap};

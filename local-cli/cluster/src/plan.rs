@@ -7,7 +7,6 @@ mod files;
 mod findings;
 mod ports;
 mod read;
-mod rights;
 mod step;
 
 use serde::{Deserialize, Serialize};

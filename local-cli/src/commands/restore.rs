@@ -4,7 +4,7 @@ use std::{future::Future, time::Instant};
 
 use devproxy_cluster::{
     ClusterError, Connection, Outcome, Record, SessionInfo, find_session, require_namespace, require_unheld,
-    restore, sessions, swap::Progress as Line, target::Target,
+    restorable, restore, sessions, swap::Progress as Line, target::Target,
 };
 use devproxy_namespaces::Entrance;
 use tokio::sync::mpsc;
@@ -63,7 +63,7 @@ async fn the_only(connection: &Connection, progress: &Progress) -> Result<Option
             }
         }
         Err(_) if !found.is_empty() => {}
-        Err(error) => return Err(error.into()),
+        refused => drop(restorable(connection, refused).await?),
     }
     match &found[..] {
         [] => {
@@ -95,7 +95,8 @@ async fn one(
     if end_here(|status| wanted.is(status), progress).await == Ended::Whole {
         return Ok(());
     }
-    let record = match find_session(&connection, &wanted.name).await {
+    let found = find_session(&connection, &wanted.name).await;
+    let record = match restorable(&connection, found).await {
         Ok(record) => record,
         Err(ClusterError::NoSession { .. }) => {
             require_unheld(&connection, &wanted.name).await?;
@@ -138,7 +139,7 @@ impl Wanted {
 /// `--stale`: what is over; `--all`: all of ours and what is over, with `--force` all.
 async fn several(connection: &Connection, wanted: &Restore, progress: &Progress) -> Result<(), Failure> {
     let mut none = true;
-    let sessions = sessions(connection, false).await?;
+    let sessions = restorable(connection, sessions(connection, false).await).await?;
     let count = sessions.len();
     for info in sessions {
         if info.life.is_over() || (wanted.all && (wanted.force || is_ours(&info))) {

@@ -3,7 +3,7 @@
 use futures::join;
 use serde_json::Value;
 
-use super::{Architecture, Drain, rights::Rights};
+use super::{Architecture, Drain};
 use crate::{
     ClusterError, Connection,
     find::require_namespace,
@@ -12,6 +12,7 @@ use crate::{
     name::{SESSION_LABEL, lease as lease_name},
     pod::is_ready,
     resource::{Kind, Objects},
+    rights::Rights,
     target::nearest,
 };
 
@@ -79,7 +80,7 @@ pub(super) async fn all(
     let (object, held_by, rights, services, autoscalers, budgets, quotas, limit_ranges, claims, platform) = join!(
         deployments.find(deployment),
         leases.find(&lease),
-        Rights::of(connection, drain),
+        Rights::to_swap(connection, drain == Drain::Labels),
         services.list_if_allowed(),
         autoscalers.list_if_allowed(),
         budgets.list_if_allowed(),

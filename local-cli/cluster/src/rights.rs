@@ -1,16 +1,18 @@
-//! Which rights a session needs, checked before anything is changed.
+//! Which rights a session and its restore need, checked before anything is changed.
 
 use serde_json::{Value, json};
 
-use super::Drain;
 use crate::{
     ClusterError, Connection, Right,
     json::{list, text},
     resource::{Kind, Objects},
 };
 
-/// Group, resource, verb; in the order in which a session would miss them.
-const NEEDED: &[(&str, &str, &str)] = &[
+/// Group, resource, verb; in the order in which they would be missed.
+type Needed = [(&'static str, &'static str, &'static str)];
+
+/// Those of a session.
+const SWAP: &Needed = &[
     ("coordination.k8s.io", "leases", "create"),
     ("coordination.k8s.io", "leases", "patch"),
     ("coordination.k8s.io", "leases", "delete"),
@@ -25,29 +27,65 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("", "pods/portforward", "create"),
 ];
 
-/// The same for `--drain=labels`.
-const NEEDED_TO_DRAIN: &[(&str, &str, &str)] = &[("", "pods", "patch"), ("", "pods", "delete")];
+/// Those that `--drain=labels` needs as well.
+const DRAIN: &Needed = &[("", "pods", "patch"), ("", "pods", "delete")];
+
+/// Those of a restore from the record.
+const RESTORE: &Needed = &[
+    ("coordination.k8s.io", "leases", "get"),
+    ("coordination.k8s.io", "leases", "list"),
+    ("coordination.k8s.io", "leases", "patch"),
+    ("coordination.k8s.io", "leases", "delete"),
+    ("apps", "deployments", "get"),
+    ("apps", "deployments", "patch"),
+    ("apps", "deployments", "delete"),
+    ("", "configmaps", "delete"),
+    ("", "secrets", "delete"),
+    ("", "pods", "list"),
+];
+
+/// `found`, if all that it needs to be put back is allowed; otherwise all that is missing, not only what would be met
+/// first, with half of the restore behind it.
+pub async fn restorable<T>(
+    connection: &Connection,
+    found: Result<T, ClusterError>,
+) -> Result<T, ClusterError> {
+    if found.as_ref().is_err_and(|error| !error.is_forbidden()) {
+        return found;
+    }
+    let rights = Rights::of(connection, RESTORE).await?;
+    match rights.missing(connection).await {
+        Some(missing) => Err(missing),
+        None => found,
+    }
+}
 
 /// What the API server says about our rights.
 #[derive(Debug, Default)]
-pub(super) struct Rights {
-    /// All that a session would miss: resource and verb.
+pub(crate) struct Rights {
+    /// All that would be missed: resource and verb.
     missing: Vec<(&'static str, &'static str)>,
     /// Whether nodes may be read, by which a guess gets better.
-    pub(super) nodes: bool,
+    pub(crate) nodes: bool,
 }
 
 impl Rights {
+    /// Those that a session needs.
+    pub(crate) async fn to_swap(connection: &Connection, drains: bool) -> Result<Self, ClusterError> {
+        let needed = if drains { [SWAP, DRAIN].concat() } else { SWAP.to_vec() };
+        Self::of(connection, &needed).await
+    }
+
     /// Some authorizers cannot list what is allowed; then nothing is missing here, and the step that needs the right
     /// tells.
-    pub(super) async fn of(connection: &Connection, drain: Drain) -> Result<Self, ClusterError> {
+    async fn of(connection: &Connection, needed: &Needed) -> Result<Self, ClusterError> {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectRulesReview",
             "spec": {"namespace": connection.namespace},
         });
         match Objects::everywhere(connection, Kind::SelfSubjectRulesReview).create(&review).await {
-            Ok(answer) => Ok(Self::told(&answer, drain)),
+            Ok(answer) => Ok(Self::told(&answer, needed)),
             Err(error)
                 if error.is_transient()
                     || matches!(error, ClusterError::Login { .. } | ClusterError::Tls { .. }) =>
@@ -59,7 +97,7 @@ impl Rights {
     }
 
     /// The error about what is missing.
-    pub(super) async fn missing(&self, connection: &Connection) -> Option<ClusterError> {
+    pub(crate) async fn missing(&self, connection: &Connection) -> Option<ClusterError> {
         if self.missing.is_empty() {
             return None;
         }
@@ -72,7 +110,7 @@ impl Rights {
         })
     }
 
-    fn told(review: &Value, drain: Drain) -> Self {
+    fn told(review: &Value, needed: &Needed) -> Self {
         let rules = list(review, "/status/resourceRules");
         if rules.is_empty() || review.pointer("/status/incomplete") == Some(&Value::Bool(true)) {
             return Self { missing: Vec::new(), nodes: true };
@@ -86,8 +124,7 @@ impl Rights {
                     && has(list(rule, "/verbs"), verb)
             })
         };
-        let further = if drain == Drain::Labels { NEEDED_TO_DRAIN } else { &[] };
-        let missing = NEEDED.iter().chain(further).filter(|right| !may(right));
+        let missing = needed.iter().filter(|right| !may(right));
         Self {
             missing: missing.map(|(_, resource, verb)| (*resource, *verb)).collect(),
             nodes: may(&("", "nodes", "get")),
@@ -111,7 +148,7 @@ mod tests {
     }
 
     fn missing(review: &Value) -> Vec<(&'static str, &'static str)> {
-        Rights::told(review, Drain::Signal).missing
+        Rights::told(review, SWAP).missing
     }
 
     #[test]
@@ -151,16 +188,16 @@ mod tests {
             {"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps", "secrets", "pods/portforward"]},
             {"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]},
         ]);
-        let told = |drain| Rights::told(&review(&rules, false), drain).missing;
-        assert_eq!(told(Drain::Signal), []);
-        assert_eq!(told(Drain::Labels), [("pods", "patch"), ("pods", "delete")]);
+        let told = |needed: &Needed| Rights::told(&review(&rules, false), needed).missing;
+        assert_eq!(told(SWAP), []);
+        assert_eq!(told(&[SWAP, DRAIN].concat()), [("pods", "patch"), ("pods", "delete")]);
     }
 
     #[test]
     fn nodes_are_asked_for_only_where_they_may_be_read() {
         let nodes = |resources: Value, incomplete| {
             let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": resources}]);
-            Rights::told(&review(&rules, incomplete), Drain::Signal).nodes
+            Rights::told(&review(&rules, incomplete), SWAP).nodes
         };
         assert!(nodes(json!(["nodes"]), false) && !nodes(json!(["pods"]), false));
         assert!(nodes(json!(["pods"]), true), "an authorizer that does not tell all");
