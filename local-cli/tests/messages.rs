@@ -17,13 +17,14 @@ fn all() -> Vec<ClusterError> {
     let names = |names: &[&str]| names.iter().map(|name| some(name)).collect::<Vec<_>>();
     let (name, namespace, deployment) = (|| some("crat"), || some("shop"), || some("cart"));
     let kind = |kind| Kind { kind: some(kind), name: some("db") };
-    let held = |life| Held {
+    let held = |life, own| Held {
         deployment: some("shop/cart"),
         user: some("ann"),
         host: some("box"),
         since: jiff::Timestamp::constant(1_767_259_800, 0),
         session: some("k7f2abcdef"),
         life,
+        own,
     };
     let forbidden = |user, rights: &[(&str, &str)], namespace| Forbidden {
         user: some(user),
@@ -64,9 +65,10 @@ fn all() -> Vec<ClusterError> {
         SeveralContainers { deployment: deployment(), containers: names(&["app", "proxy"]) },
         NoContainer { deployment: deployment(), container: some("ap"), containers: names(&["app", "proxy"]) },
         Unsuitable { name: deployment(), reason: some("its pods run on Windows") },
-        held(Life::Alive),
-        held(Life::Expired),
-        held(Life::Dead),
+        held(Life::Alive, false),
+        held(Life::Alive, true),
+        held(Life::Expired, false),
+        held(Life::Dead, true),
         NoSession { session: deployment(), namespace: namespace(), nearest: Vec::new() },
         NoSession { session: name(), namespace: namespace(), nearest: names(&["cart"]) },
         NoNamespace { namespace: some("shpo"), nearest: names(&["shop"]) },

@@ -245,6 +245,11 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
 
     // The terminal and the session process, neither of which may see the other die. The helper is left.
     let swap = swapped(&laptop, &["shopd"]).await?;
+    insta::assert_snapshot!(told("swap cart -- shopd").await?, @"
+    exit code 125
+    error: NAMESPACE/cart is swapped by USER on HOST since THEN (session ID) [DP-HELD]
+    hint: it is your own, on this laptop: `devproxy exec NAMESPACE/cart` joins it, `devproxy restore NAMESPACE/cart` ends it
+    ");
     swap.signal(Signal::SIGSTOP)?;
     kill(session_process(&laptop)?, Signal::SIGKILL)?;
     insta::assert_snapshot!(told("status").await?, @"

@@ -161,6 +161,8 @@ pub enum ClusterError {
         session: String,
         /// Whether somebody is left there.
         life: Life,
+        /// It is the user's own, on this laptop.
+        own: bool,
     },
     /// No such session.
     #[error("no session `{session}` in namespace `{namespace}`")]
@@ -370,6 +372,9 @@ impl ClusterError {
             Self::Held { deployment, life: Life::Expired, .. } => {
                 format!("it has not been renewed: `devproxy restore {deployment}` puts it back")
             }
+            Self::Held { deployment, own: true, .. } => format!(
+                "it is your own, on this laptop: `devproxy exec {deployment}` joins it, `devproxy restore {deployment}` ends it"
+            ),
             Self::Held { deployment, .. } => {
                 format!("ask them to end it; `devproxy restore {deployment} --force` takes it from them")
             }
@@ -491,6 +496,7 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             session: "k7f2".into(),
             life,
+            own: false,
         };
         assert_eq!(held(Life::Alive).code(), "DP-HELD");
         for gone in [Life::Expired, Life::Dead] {

@@ -12,6 +12,7 @@ use crate::{
     ClusterError, Connection,
     json::{number, text},
     name::{MANAGED_BY_LABEL, MANAGER, RECORD_ANNOTATION, SESSION_LABEL},
+    place::Place,
     record::{Holder, Phase, Record},
     resource::{Condition, Kind, Objects},
 };
@@ -150,6 +151,7 @@ pub(crate) fn held(lease: &Value, deployment: &str) -> ClusterError {
     ClusterError::Held {
         deployment: deployment.to_owned(),
         life: Life::of(lease, &holder, Timestamp::now()),
+        own: holder.place.as_ref().is_some_and(Place::is_here),
         user: holder.user,
         host: holder.host,
         since,
@@ -214,7 +216,7 @@ mod tests {
         let now = Timestamp::now();
         let lease = object(&record(), now);
         let mut child = std::process::Command::new("sleep").arg("3600").spawn().unwrap();
-        let place = crate::Place::of(&[child.id().cast_signed()]);
+        let place = Place::of(&[child.id().cast_signed()]);
         let holder = Holder { place, ..record().holder };
         let life = |holder: &Holder, later| Life::of(&lease, holder, now + SignedDuration::from_secs(later));
         assert_eq!((life(&holder, 0), life(&holder, 121)), (Life::Alive, Life::Expired));

@@ -65,12 +65,14 @@ impl Place {
         })
     }
 
+    /// Whether it is this one.
+    pub(crate) fn is_here(&self) -> bool {
+        Self::here().is_some_and(|here| Self { processes: self.processes.clone(), ..here } == *self)
+    }
+
     /// Whether all processes have ended, for certain.
     pub(crate) fn has_ended(&self) -> bool {
-        let same = |here: Self| Self { processes: self.processes.clone(), ..here } == *self;
-        !self.processes.is_empty()
-            && Self::here().is_some_and(same)
-            && self.processes.iter().all(Process::has_ended)
+        !self.processes.is_empty() && self.is_here() && self.processes.iter().all(Process::has_ended)
     }
 }
 
