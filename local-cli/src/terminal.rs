@@ -43,6 +43,7 @@ pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Cli
             status = child.wait() => return ended(status),
             event = client.next(), if told => match event {
                 Some(Event::Notice(text)) => progress.notice(&text),
+                Some(Event::Failed(failure)) => progress.warning(&ending(&failure)),
                 // The steps of the session are told at its own terminal.
                 Some(_) => {}
                 None => told = false,
@@ -184,7 +185,7 @@ impl Terminal<'_> {
 
     fn cannot_go_on(&mut self, failure: Failure) {
         if self.failure.is_none() {
-            self.progress.warning(&format!("{failure}; ending the program"));
+            self.progress.warning(&ending(&failure));
             self.failure = Some(failure);
         }
     }
@@ -276,6 +277,11 @@ impl Terminal<'_> {
             Event::Shell(_) | Event::Status(_) | Event::Ended => {}
         }
     }
+}
+
+/// What is told while the program still runs.
+fn ending(failure: &Failure) -> String {
+    format!("{failure}; ending the program")
 }
 
 fn died() -> Failure {

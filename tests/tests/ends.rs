@@ -56,12 +56,18 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
 
     // Two at once, which both find it restored.
     let mut swap = swapped(&laptop, &["shopd"]).await?;
+    let script = "echo joined; exec sleep 3600";
+    let mut joined = laptop.devproxy(["exec", "cart", "--", "bash", "-c", script])?.spawn()?;
+    joined.wait_for("joined", SWAP).await?;
     let mut first = laptop.devproxy(["restore", "cart"])?.spawn()?;
     let second = laptop.devproxy(["restore", "cart"])?.output(RESTORE).await?;
     let (first, exit) = (first.wait(RESTORE).await?, swap.wait(RESTORE).await?);
     assert_eq!((first.code(), second.code()), (0, 0), "{first:?} {second:?}");
     assert!(exit.stderr.contains("the session was ended by `devproxy restore`"), "{exit:?}");
     assert_eq!(exit.code(), 125, "{exit:?}");
+    let exit = joined.wait(RESTORE).await?;
+    let told = "  ! the session was ended by `devproxy restore` [DP-SESSION-ENDED]; ending the program\n";
+    assert_eq!((exit.stderr.as_str(), exit.code()), (told, 129), "{exit:?}");
     gone(&shop, &laptop, &before).await?;
     let late = laptop.devproxy(["exec", "cart", "--", "true"])?.output(SWAP).await?;
     assert!(late.code() == 125 && late.stderr.contains("DP-NO-SESSION"), "{late:?}");
