@@ -66,9 +66,13 @@ impl Architecture {
         }
     }
 
-    /// Whether its programs run here.
-    fn is_this_machines(self) -> bool {
-        self.rust_target().starts_with(std::env::consts::ARCH)
+    /// That whose programs run here.
+    fn own() -> Result<Self> {
+        let runs = |each: &Self| each.rust_target().starts_with(std::env::consts::ARCH);
+        Self::ALL
+            .into_iter()
+            .find(runs)
+            .context("this machine's architecture is none of those that are built")
     }
 }
 
@@ -92,15 +96,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.trial { trial::run(&project) } else { Ok(()) }
 }
 
+/// Where the program for this machine is once built.
+pub(crate) fn program() -> Result<PathBuf> {
+    Ok(compile::Programs::built(&Project::here()?).of(Architecture::own()?))
+}
+
+/// Builds the program for this machine alone.
+pub(crate) fn build_program() -> Result<()> {
+    set_up::toolchain()?;
+    packages::require_dist()?;
+    compile::all(&Project::here()?, &[Architecture::own()?]).map(drop)
+}
+
 /// The artefacts and their checksums, in `target/dist`.
 fn build(project: &Project, architectures: &[Architecture]) -> Result<Vec<PathBuf>> {
     // Also those of a machine that cannot run what it builds: pages and completions come from a program that runs.
     let mut compiled = architectures.to_vec();
-    compiled.extend(Architecture::ALL.into_iter().filter(|each| each.is_this_machines()));
+    let own = Architecture::own()?;
+    compiled.push(own);
     let programs = compile::all(project, &compiled)?;
-    let runs = Architecture::ALL.into_iter().find(|each| each.is_this_machines());
-    let runs = runs.context("this machine's architecture is none of those that are built")?;
-    let texts = texts::of(&programs.of(runs), project.time())?;
+    let texts = texts::of(&programs.of(own), project.time())?;
     let licences = licences::of_libraries(project)?;
 
     let mut sums = Vec::new();

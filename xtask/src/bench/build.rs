@@ -1,9 +1,12 @@
-//! What is measured is a release build, made before the first measurement and never beside one.
+//! What is measured is the program that users install (`cargo xtask dist`), built before the first measurement and never
+//! beside one.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::dist;
 
 /// The built programs.
 #[derive(Debug)]
@@ -23,20 +26,22 @@ impl Programs {
         // target/debug/xtask
         let target = own.ancestors().nth(2).context("this program is not in a target folder")?.to_owned();
         let release = target.join("release");
-        let devproxy =
-            std::env::var_os("DEVPROXY_BIN").map_or_else(|| release.join("devproxy"), PathBuf::from);
+        let devproxy = match std::env::var_os("DEVPROXY_BIN") {
+            Some(file) => file.into(),
+            None => dist::program()?,
+        };
         Ok(Self { devproxy, pump: release.join("devproxy-pump"), target })
     }
 }
 
 /// Builds them.
 pub(crate) fn release() -> Result<()> {
+    dist::build_program()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Both at once: alone, each would be built with other features of their common libraries.
-    let packages = ["--package", "devproxy", "--package", "devproxy-pump"];
-    let status = Command::new(cargo).args(["build", "--quiet", "--release"]).args(packages).status()?;
+    let status =
+        Command::new(cargo).args(["build", "--quiet", "--release", "--package", "devproxy-pump"]).status()?;
     if !status.success() {
-        bail!("cannot build devproxy");
+        bail!("cannot build the pump");
     }
     Ok(())
 }

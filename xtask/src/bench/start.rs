@@ -1,5 +1,6 @@
 //! From Enter to the first line of a program in the shell, and how much of it is the pod's start: from the moment at
-//! which the API server tells of the pod to the one at which its container runs. The rest is our own part.
+//! which the API server tells of the pod to the one at which the agent's first line is in its log. The rest is our own
+//! part.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use devproxy_tests::Bed;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Effort;
@@ -29,13 +31,16 @@ pub(super) async fn measure(
     let watch = Watch::start(kubectl.args(["--namespace", stage.shop.name()]))?;
     for number in 0..effort.starts {
         effort.tell(&format!("start {} of {}", number + 1, effort.starts));
-        let enter = Instant::now();
+        let (enter, begun) = (Instant::now(), Timestamp::now());
         let mut swap =
             laptop.command("devproxy").args(["swap", MINE, "--", "sh", "-c", "echo in the shell"]).spawn()?;
         swap.wait_for("in the shell", LIMIT).await?;
         let whole = enter.elapsed();
+        let (pod, there) = watch.stand_in(begun).context("the stand-in's pod was not seen")?;
+        let log = stage.shop.kubectl(["logs", "--timestamps", &pod]).await?;
+        let runs = first_time(&log).with_context(|| format!("no time in the agent's log: {log:?}"))?;
+        let pod = Duration::try_from(runs.duration_since(there)).unwrap_or_default();
         let exit = swap.wait(LIMIT).await?.success()?;
-        let pod = watch.start_of_stand_in(enter).context("the stand-in's pod was not seen")?;
         let own = whole.saturating_sub(pod);
         for (part, time) in [("enter to shell", whole), ("the pod's start", pod), ("own part", own)] {
             figures.put("start", "s", part, time.as_secs_f64());
@@ -57,17 +62,16 @@ fn step(line: &str) -> Option<(&str, f64)> {
     Some((name, seconds.parse().ok()?))
 }
 
-/// When pods of the namespace were first seen, and when they ran.
+/// The time at the beginning of `kubectl logs --timestamps`.
+fn first_time(log: &str) -> Option<Timestamp> {
+    log.split_whitespace().next()?.parse().ok()
+}
+
+/// When stand-in pods of the namespace were first seen.
 #[derive(Debug)]
 struct Watch {
     kubectl: Child,
-    pods: Arc<Mutex<BTreeMap<String, Seen>>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    there: Instant,
-    runs: Option<Instant>,
+    pods: Arc<Mutex<BTreeMap<String, Timestamp>>>,
 }
 
 impl Watch {
@@ -81,18 +85,18 @@ impl Watch {
         let shared = Arc::clone(&pods);
         std::thread::spawn(move || {
             for event in serde_json::Deserializer::from_reader(events).into_iter::<Value>() {
-                let (Ok(event), now) = (event, Instant::now()) else { return };
+                let (Ok(event), now) = (event, Timestamp::now()) else { return };
                 note(&mut shared.lock().unwrap_or_else(PoisonError::into_inner), &event["object"], now);
             }
         });
         Ok(Self { kubectl, pods })
     }
 
-    /// Of the one that came last, if it came after `since`.
-    fn start_of_stand_in(&self, since: Instant) -> Option<Duration> {
+    /// The pod that came last, if it came after `since`.
+    fn stand_in(&self, since: Timestamp) -> Option<(String, Timestamp)> {
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = pods.values().filter(|seen| seen.there >= since).max_by_key(|seen| seen.there)?;
-        Some(newest.runs? - newest.there)
+        let newest = pods.iter().filter(|(_, there)| **there >= since).max_by_key(|(_, there)| **there)?;
+        Some((newest.0.clone(), *newest.1))
     }
 }
 
@@ -103,15 +107,9 @@ impl Drop for Watch {
     }
 }
 
-fn note(pods: &mut BTreeMap<String, Seen>, pod: &Value, now: Instant) {
-    let Some(name) = pod["metadata"]["name"].as_str().filter(|name| name.contains("-devproxy-")) else {
-        return;
-    };
-    let seen = pods.entry(name.to_owned()).or_insert(Seen { there: now, runs: None });
-    let all = pod["status"]["containerStatuses"].as_array();
-    if seen.runs.is_none() && all.is_some_and(|all| all.iter().all(|one| one["state"]["running"].is_object()))
-    {
-        seen.runs = Some(now);
+fn note(pods: &mut BTreeMap<String, Timestamp>, pod: &Value, now: Timestamp) {
+    if let Some(name) = pod["metadata"]["name"].as_str().filter(|name| name.contains("-devproxy-")) {
+        pods.entry(name.to_owned()).or_insert(now);
     }
 }
 
@@ -129,19 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_runs_once_all_its_containers_do() {
-        let (mut pods, begin) = (BTreeMap::new(), Instant::now());
-        let second = Duration::from_secs(1);
-        let pod = |states: Value| json!({"metadata": {"name": "mine-devproxy-1"}, "status": {"containerStatuses": states}});
-        note(&mut pods, &pod(json!(null)), begin);
-        note(
-            &mut pods,
-            &pod(json!([{"state": {"running": {}}}, {"state": {"waiting": {}}}])),
-            begin + second,
-        );
-        assert!(pods["mine-devproxy-1"].runs.is_none());
-        note(&mut pods, &pod(json!([{"state": {"running": {}}}])), begin + 2 * second);
-        note(&mut pods, &pod(json!([{"state": {"running": {}}}])), begin + 3 * second);
-        assert_eq!(pods["mine-devproxy-1"].runs, Some(begin + 2 * second));
+    fn a_pod_is_there_when_it_is_first_told_of_and_runs_at_its_first_line() {
+        let mut pods = BTreeMap::new();
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (first, second) = (time("2026-01-01T10:00:00Z"), time("2026-01-01T10:00:01Z"));
+        for (name, now) in [("mine-1", first), ("mine-devproxy-1", first), ("mine-devproxy-1", second)] {
+            note(&mut pods, &json!({"metadata": {"name": name}}), now);
+        }
+        assert_eq!(pods, BTreeMap::from([("mine-devproxy-1".to_owned(), first)]));
+        let log = "2026-01-01T10:00:00.25+00:00 devproxy-agent: waiting for the laptop\n";
+        assert_eq!(first_time(log), Some(time("2026-01-01T10:00:00.25Z")));
+        assert_eq!(first_time("devproxy-agent: waiting"), None);
     }
 }

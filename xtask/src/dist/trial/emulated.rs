@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use devproxy_tests::host::program::output;
 
 use super::Project;
@@ -19,8 +19,7 @@ pub(super) fn arm64_program_speaks(project: &Project) -> Result<()> {
     let version = ask("--version")?;
     ensure!(version.trim() == format!("devproxy {}", Project::VERSION), "it says `{version}`");
     // The other architecture's texts are packed with it: they must be its own, too.
-    let own = Architecture::ALL.into_iter().find(|each| each.is_this_machines());
-    let own = programs.of(own.context("this machine cannot run what is built")?);
+    let own = programs.of(Architecture::own()?);
     let help = output(Command::new(own).arg("--help"))?;
     ensure!(ask("--help")? == help, "its help is another than the one of this machine's program");
     println!("arm64 under qemu: --version and --help");

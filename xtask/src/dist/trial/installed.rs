@@ -39,8 +39,7 @@ impl<'a> Installed<'a> {
         root: &'a CleanRoot,
         laptop: &'a Laptop,
     ) -> Result<Self> {
-        let architecture = Architecture::ALL.into_iter().find(|each| each.is_this_machines());
-        let name = architecture.context("this machine cannot run what is built")?.name();
+        let name = Architecture::own()?.name();
         let stem = project.dist().join(format!("devproxy-{}-linux-{name}", Project::VERSION));
         match form {
             Form::Tarball => {
