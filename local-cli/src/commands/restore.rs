@@ -1,24 +1,21 @@
-//! `devproxy restore`: put it back, from any machine, from the Lease's record alone.
+//! `devproxy restore`: put it back, from any machine.
+//!
+//! - [`record`]: where no session process does it itself, from the Lease's record alone
 
-use std::{future::Future, time::Instant};
+mod record;
 
 use devproxy_cluster::{
-    ClusterError, Connection, Outcome, Record, SessionInfo, find_session, require_namespace, require_unheld,
-    restorable, restore, sessions, swap::Progress as Line, target::Target,
+    ClusterError, Connection, SessionInfo, find_session, require_namespace, require_unheld, restorable,
+    sessions, target::Target,
 };
-use devproxy_namespaces::Entrance;
-use tokio::sync::mpsc;
 
+pub(crate) use self::record::by_plan;
+use self::record::by_record;
 use super::exec::living;
 use crate::{
     Failure,
     cli::{Global, Restore},
-    environment,
-    session::{
-        live::describe,
-        process::Start,
-        protocol::{Event, Request, Status},
-    },
+    session::protocol::{Event, Request, Status},
     ui::Progress,
 };
 
@@ -65,23 +62,25 @@ async fn the_only(connection: &Connection, progress: &Progress) -> Result<Option
         Err(_) if !found.is_empty() => {}
         refused => drop(restorable(connection, refused).await?),
     }
-    match &found[..] {
-        [] => {
-            require_namespace(connection).await?;
-            let namespace = &connection.namespace;
-            progress.notice(&format!(
-                "no session of yours on this laptop or in namespace {namespace}: nothing to restore"
-            ));
-            Ok(None)
-        }
-        [(id, namespace, _)] => Ok(Some(Wanted { namespace: namespace.clone(), name: id.clone() })),
-        _ => {
-            let list: Vec<_> =
-                found.iter().map(|(id, namespace, name)| format!("{namespace}/{name} ({id})")).collect();
-            let cause = format!("{} sessions are yours: {}", found.len(), list.join(", "));
-            Err(Failure::new("DP-WHICH-SESSION", cause).hint("name one or several of them"))
-        }
+    if found.is_empty() {
+        require_namespace(connection).await?;
+        let namespace = &connection.namespace;
+        progress.notice(&format!(
+            "no session of yours on this laptop or in namespace {namespace}: nothing to restore"
+        ));
     }
+    single(found)
+}
+
+/// `found`: id, namespace and name of each.
+fn single(mut found: Vec<(String, String, String)>) -> Result<Option<Wanted>, Failure> {
+    if found.len() > 1 {
+        let list: Vec<_> =
+            found.iter().map(|(id, namespace, name)| format!("{namespace}/{name} ({id})")).collect();
+        let cause = format!("{} sessions are yours: {}", found.len(), list.join(", "));
+        return Err(Failure::new("DP-WHICH-SESSION", cause).hint("name one or several of them"));
+    }
+    Ok(found.pop().map(|(id, namespace, _)| Wanted { namespace, name: id }))
 }
 
 /// A session by id, Deployment or namespace/Deployment.
@@ -212,68 +211,22 @@ async fn end_here(wanted: impl Fn(&Status) -> bool, progress: &Progress) -> Ende
     }
 }
 
-/// The terminal process does the work of its dead session process.
-pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
-    let connection = Connection::open(&start.api).await?.in_namespace(&start.plan.namespace);
-    match find_session(&connection, &start.plan.session).await {
-        Ok(record) => {
-            progress.warning("the session process has died; restoring from here");
-            by_record(&connection, &record, progress).await
-        }
-        // The Lease is created first and deleted last: without it there is nothing to undo.
-        Err(ClusterError::NoSession { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn by_record(connection: &Connection, record: &Record, progress: &Progress) -> Result<(), Failure> {
-    let since = Instant::now();
-    let (lines, mut told) = mpsc::channel(64);
-    let restoring = restore(connection, record, &lines, None);
-    let restoring = telling(restoring, &mut told, progress);
-    let (outcome, ()) = tokio::join!(restoring, end_what_is_left(&record.session, progress));
-    let outcome = outcome?;
-    progress.quiet();
-    for problem in &outcome.problems {
-        progress.warning(problem);
-    }
-    if let Some(text) = describe(&record.title(), &outcome) {
-        progress.done("restore", &text, since.elapsed());
-    }
-    Ok(())
-}
-
-/// Whoever killed all of ours on this laptop has left the program behind, without a network.
-async fn end_what_is_left(session: &str, progress: &Progress) {
-    let Some(inside) = Entrance::left_behind(environment::ID, session) else { return };
-    let name = |pid: &i32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        format!("{pid} ({})", name.trim())
-    };
-    let names = || inside.inhabitants().unwrap_or_default().iter().map(name).collect::<Vec<_>>().join(", ");
-    progress.notice(&format!("ending what it left running here: pid {}", names()));
-    inside.hang_up().await;
-    let left = names();
-    if !left.is_empty() {
-        progress.warning(&format!("still runs, and has no network any more: pid {left}; `kill -9` ends it"));
-    }
-}
-
-async fn telling(
-    restoring: impl Future<Output = Result<Outcome, ClusterError>>,
-    told: &mut mpsc::Receiver<Line>,
-    progress: &Progress,
-) -> Result<Outcome, ClusterError> {
-    tokio::pin!(restoring);
-    loop {
-        tokio::select! {
-            outcome = &mut restoring => return outcome,
-            Some(line) = told.recv() => match line {
-                Line::Started(step) => progress.begun(&step.to_string()),
-                Line::Undoing(text) => progress.begun(&text),
-                Line::Note(text) => progress.notice(&text),
-                Line::Done(..) => {}
-            }
-        }
+    #[test]
+    fn of_several_sessions_none_is_guessed() {
+        let session = |id: &str, name: &str| (id.to_owned(), "shop".to_owned(), name.to_owned());
+        assert!(single(Vec::new()).unwrap().is_none());
+        let only = single(vec![session("k7f2abcdef", "cart")]).unwrap().unwrap();
+        assert_eq!((only.namespace.as_str(), only.name.as_str()), ("shop", "k7f2abcdef"));
+        let both = vec![session("k7f2abcdef", "cart"), session("m2p9abcdef", "till")];
+        let failure = single(both).err().unwrap();
+        assert_eq!(
+            failure.to_string(),
+            "2 sessions are yours: shop/cart (k7f2abcdef), shop/till (m2p9abcdef) [DP-WHICH-SESSION]"
+        );
+        assert_eq!(failure.hint.as_deref(), Some("name one or several of them"));
     }
 }

@@ -1,0 +1,85 @@
+//! The restore where no session process does it itself: from the Lease's record, and what was left running here.
+
+use std::{future::Future, time::Instant};
+
+use devproxy_cluster::{
+    ClusterError, Connection, Outcome, Record, find_session, restore, swap::Progress as Line,
+};
+use devproxy_namespaces::Entrance;
+use tokio::sync::mpsc;
+
+use crate::{
+    Failure, environment,
+    session::{live::describe, process::Start},
+    ui::Progress,
+};
+
+/// The terminal process does the work of its dead session process.
+pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
+    let connection = Connection::open(&start.api).await?.in_namespace(&start.plan.namespace);
+    match find_session(&connection, &start.plan.session).await {
+        Ok(record) => {
+            progress.warning("the session process has died; restoring from here");
+            by_record(&connection, &record, progress).await
+        }
+        // The Lease is created first and deleted last: without it there is nothing to undo.
+        Err(ClusterError::NoSession { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn by_record(
+    connection: &Connection,
+    record: &Record,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let since = Instant::now();
+    let (lines, mut told) = mpsc::channel(64);
+    let restoring = restore(connection, record, &lines, None);
+    let restoring = telling(restoring, &mut told, progress);
+    let (outcome, ()) = tokio::join!(restoring, end_what_is_left(&record.session, progress));
+    let outcome = outcome?;
+    progress.quiet();
+    for problem in &outcome.problems {
+        progress.warning(problem);
+    }
+    if let Some(text) = describe(&record.title(), &outcome) {
+        progress.done("restore", &text, since.elapsed());
+    }
+    Ok(())
+}
+
+/// Whoever killed all of ours on this laptop has left the program behind, without a network.
+async fn end_what_is_left(session: &str, progress: &Progress) {
+    let Some(inside) = Entrance::left_behind(environment::ID, session) else { return };
+    let name = |pid: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("{pid} ({})", name.trim())
+    };
+    let names = || inside.inhabitants().unwrap_or_default().iter().map(name).collect::<Vec<_>>().join(", ");
+    progress.notice(&format!("ending what it left running here: pid {}", names()));
+    inside.hang_up().await;
+    let left = names();
+    if !left.is_empty() {
+        progress.warning(&format!("still runs, and has no network any more: pid {left}; `kill -9` ends it"));
+    }
+}
+
+async fn telling(
+    restoring: impl Future<Output = Result<Outcome, ClusterError>>,
+    told: &mut mpsc::Receiver<Line>,
+    progress: &Progress,
+) -> Result<Outcome, ClusterError> {
+    tokio::pin!(restoring);
+    loop {
+        tokio::select! {
+            outcome = &mut restoring => return outcome,
+            Some(line) = told.recv() => match line {
+                Line::Started(step) => progress.begun(&step.to_string()),
+                Line::Undoing(text) => progress.begun(&text),
+                Line::Note(text) => progress.notice(&text),
+                Line::Done(..) => {}
+            }
+        }
+    }
+}
