@@ -198,6 +198,12 @@ async fn two_sessions_of_one_laptop_are_told_apart_and_one_is_ended_from_elsewhe
         status.as_array().into_iter().flatten().map(|row| row["here"]["phase"].clone()).collect();
     assert_eq!(phases, ["swapped", "swapped"], "{status}");
 
+    // None of two is guessed.
+    let which = laptop.devproxy(["restore"])?.output(SWAP).await?;
+    let told = |line: &str| {
+        line.starts_with("error: 2 sessions are yours: ") && line.ends_with(" [DP-WHICH-SESSION]")
+    };
+    ensure!(which.code() == 125 && which.stderr.lines().any(told), "{which:?}");
     let restore = laptop.devproxy(["restore", &there])?.output(RESTORE).await?.success()?;
     ensure!(restore.stderr.contains("cart 0 → 1 replicas, 1 ready; all of ours is gone"), "{restore:?}");
     let exit = swap_there.wait(RESTORE).await?;
