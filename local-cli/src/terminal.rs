@@ -31,26 +31,47 @@ use crate::{
     ui::Progress,
 };
 
+/// Longest wait for what a session has to say to a program that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest wait for the status of a program that was killed.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Waits for `child`, which has joined the session of `client`; what is meant for it and reaches only us is passed on.
 pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Client) -> Result<u8, Failure> {
     let progress = Progress::new();
-    let mut told = true;
-    loop {
+    let mut lost = None;
+    let mut show = |event| match event {
+        Event::Notice(text) => progress.notice(&text),
+        Event::Failed(failure) => {
+            progress.warning(&ending(&failure));
+            lost.get_or_insert(failure);
+        }
+        // The steps of the session are told at its own terminal.
+        _ => {}
+    };
+    let mut there = true;
+    let status = loop {
         tokio::select! {
-            status = child.wait() => return ended(status),
-            event = client.next(), if told => match event {
-                Some(Event::Notice(text)) => progress.notice(&text),
-                Some(Event::Failed(failure)) => progress.warning(&ending(&failure)),
-                // The steps of the session are told at its own terminal.
-                Some(_) => {}
-                None => told = false,
+            status = child.wait() => break status,
+            event = client.next(), if there => match event {
+                Some(event) => show(event),
+                None => there = false,
             },
             got = signals.next() => got.forward(&child),
         }
+    };
+    // The session says why it ends before it hangs programs up: that is on its way before this answer.
+    if there && client.send(&Request::Status).await {
+        let rest = async {
+            while let Some(event) = client.next().await
+                && !matches!(event, Event::Status(_))
+            {
+                show(event);
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
     }
+    lost.map_or_else(|| ended(status), Err)
 }
 
 fn ended(status: std::io::Result<ExitStatus>) -> Result<u8, Failure> {

@@ -66,8 +66,9 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     assert!(exit.stderr.contains("the session was ended by `devproxy restore`"), "{exit:?}");
     assert_eq!(exit.code(), 125, "{exit:?}");
     let exit = joined.wait(RESTORE).await?;
-    let told = "  ! the session was ended by `devproxy restore` [DP-SESSION-ENDED]; ending the program\n";
-    assert_eq!((exit.stderr.as_str(), exit.code()), (told, 129), "{exit:?}");
+    let told = "  ! the session was ended by `devproxy restore` [DP-SESSION-ENDED]; ending the program\n\
+                error: the session was ended by `devproxy restore` [DP-SESSION-ENDED]\n";
+    assert_eq!((exit.stderr.as_str(), exit.code()), (told, 125), "{exit:?}");
     gone(&shop, &laptop, &before).await?;
     let late = laptop.devproxy(["exec", "cart", "--", "true"])?.output(SWAP).await?;
     assert!(late.code() == 125 && late.stderr.contains("DP-NO-SESSION"), "{late:?}");
