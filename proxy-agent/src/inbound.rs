@@ -1,9 +1,10 @@
-//! One connection that the pod accepted: held unread until the laptop answers, then copied; or spliced to the
-//! restored original.
+//! One connection that the pod accepted: held until the laptop answers, then copied; or spliced to the restored
+//! original. What the client says first goes to the laptop ahead of its answer, and is read only after it: so it is
+//! still there for whoever answers at last.
 
 use std::{net::SocketAddr, time::Duration};
 
-use devproxy_tunnel::{Open, Refusal};
+use devproxy_tunnel::{Flow, Open, Refusal, Tunnel};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, timeout},
@@ -32,6 +33,7 @@ pub(crate) async fn serve(
 ) {
     let Ok(local) = connection.local_addr() else { return };
     let (client, local) = (unmapped(client), unmapped(local));
+    let open = Open::Inbound { client, local };
     let mut patience = HOLD;
     loop {
         let Route { tunnel, splice } = route.borrow_and_update().clone();
@@ -41,9 +43,10 @@ pub(crate) async fn serve(
         }
         if let Some(tunnel) = tunnel {
             tokio::select! {
-                answer = tunnel.open(Open::Inbound { client, local }) => match answer {
-                    Ok(flow) => {
+                answer = ask(&tunnel, &connection, &open) => match answer {
+                    Ok((flow, sent)) => {
                         drop(held);
+                        connection.skip(sent).await;
                         return relay::relay(connection, flow).await;
                     }
                     // Nobody there to say no: the next tunnel, or the splice, will answer.
@@ -65,6 +68,23 @@ pub(crate) async fn serve(
         }
         patience = patience.saturating_sub(since.elapsed());
     }
+}
+
+/// Asks the laptop, and sends ahead what the client has said. Returns with the flow how many bytes those were; they are
+/// still to be read.
+async fn ask(tunnel: &Tunnel, connection: &Connection, open: &Open) -> Result<(Flow, usize), Refusal> {
+    let opening = tunnel.begin(open)?;
+    let mut sent = 0;
+    tokio::select! {
+        // An answer that is there already makes the rest ordinary bytes.
+        biased;
+        answer = opening.answer() => answer?,
+        ahead = connection.peek(|bytes| opening.send_early(bytes)) => {
+            sent = ahead;
+            opening.answer().await?;
+        }
+    }
+    Ok((opening.into_flow(), sent))
 }
 
 async fn spliced(route: &mut watch::Receiver<Route>) -> Result<(), watch::error::RecvError> {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use devproxy_tunnel::Flow;
+use devproxy_tunnel::{Flow, Opening};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -50,6 +50,39 @@ impl Connection {
     pub(crate) async fn reset(&self) {
         // EPOLLERR is set by a RST (sk_err), never by data or FIN.
         let _ = self.0.ready(Interest::ERROR).await;
+    }
+
+    /// The beginning of what the peer has said, once it has, for a look without taking it. Waits for ever if the
+    /// connection ends before; [`Self::reset`] tells of that.
+    pub(crate) async fn peek<T>(&self, mut look: impl FnMut(&[u8]) -> T) -> T {
+        poll_fn(|cx| {
+            let mut buffer = take_buffer();
+            let mut seen = ReadBuf::new(&mut buffer[..Opening::EARLY]);
+            let looked = match self.0.poll_peek(cx, &mut seen) {
+                Poll::Ready(Ok(_)) if !seen.filled().is_empty() => Poll::Ready(look(seen.filled())),
+                _ => Poll::Pending,
+            };
+            give_buffer(buffer);
+            looked
+        })
+        .await
+    }
+
+    /// Takes `count` bytes that [`Self::peek`] has shown. An end before shows itself to whoever reads next.
+    pub(crate) async fn skip(&self, mut count: usize) {
+        while count > 0 {
+            let mut buffer = take_buffer();
+            let read = poll_fn(|cx| {
+                let mut taken = ReadBuf::new(&mut buffer[..count.min(CHUNK)]);
+                Pin::new(&mut Socket(&self.0)).poll_read(cx, &mut taken).map_ok(|()| taken.filled().len())
+            })
+            .await;
+            give_buffer(buffer);
+            match read {
+                Ok(read @ 1..) => count -= read,
+                _ => return,
+            }
+        }
     }
 
     /// Both directions have ended: an ordinary close from now on.

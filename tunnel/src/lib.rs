@@ -18,4 +18,4 @@ pub mod tunnel;
 
 pub use key::SessionKey;
 pub use meta::{Open, Refusal};
-pub use tunnel::{Carrier, Datagrams, Flow, Incoming, Request, Role, Tunnel, TunnelId};
+pub use tunnel::{Carrier, Datagrams, Flow, Incoming, Opening, Request, Role, Tunnel, TunnelId};

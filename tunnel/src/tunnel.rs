@@ -5,6 +5,7 @@ mod datagrams;
 mod driver;
 mod flow;
 mod incoming;
+mod opening;
 mod shared;
 
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
@@ -13,6 +14,7 @@ pub use carrier::Carrier;
 pub use datagrams::Datagrams;
 pub use flow::Flow;
 pub use incoming::{Incoming, Request};
+pub use opening::Opening;
 
 use self::{driver::Driver, flow::Handle, shared::Shared};
 use crate::{Open, Refusal, proto::Limits};
@@ -79,10 +81,17 @@ impl Tunnel {
 
     /// Opens a byte stream and waits for the answer. Dropping the future cancels the open (a RESET follows).
     pub async fn open(&self, open: Open) -> Result<Flow, Refusal> {
+        let opening = self.begin(&open)?;
+        opening.answer().await?;
+        Ok(opening.into_flow())
+    }
+
+    /// Asks for a byte stream; bytes may follow before the answer.
+    pub fn begin(&self, open: &Open) -> Result<Opening, Refusal> {
         if open.is_datagram() {
             return Err(Refusal::Unsupported);
         }
-        Ok(Flow::new(self.opened(&open).await?))
+        Ok(Opening::new(self.ask(open)?))
     }
 
     /// Opens a datagram flow and waits for the answer.
@@ -90,7 +99,9 @@ impl Tunnel {
         if !open.is_datagram() {
             return Err(Refusal::Unsupported);
         }
-        Ok(Datagrams::new(self.opened(&open).await?))
+        let handle = self.ask(&open)?;
+        handle.answer().await?;
+        Ok(Datagrams::new(handle))
     }
 
     /// Smoothed round-trip time of the tunnel's own pings, once there was one.
@@ -112,10 +123,8 @@ impl Tunnel {
         self.shared.lock().close(shared::now());
     }
 
-    async fn opened(&self, open: &Open) -> Result<Handle, Refusal> {
+    fn ask(&self, open: &Open) -> Result<Handle, Refusal> {
         let id = self.shared.lock().open(open)?;
-        let handle = Handle::new(Arc::clone(&self.shared), id);
-        poll_fn(|cx| self.shared.lock().poll_answer(id, cx.waker())).await?;
-        Ok(handle)
+        Ok(Handle::new(Arc::clone(&self.shared), id))
     }
 }

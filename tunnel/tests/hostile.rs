@@ -10,7 +10,7 @@ use std::{
 };
 
 use devproxy_tunnel::{
-    Open, Refusal, Role,
+    Open, Opening, Refusal, Role,
     proto::{
         Connection, FlowId, Limits, ProtocolError,
         frame::{Frame, FrameError, ResetCode},
@@ -139,11 +139,19 @@ fn impossible_credit_ends_the_tunnel() {
 }
 
 #[test]
-fn data_before_the_answer_after_the_end_or_of_the_wrong_kind_ends_the_tunnel() {
+fn too_much_before_the_answer_and_data_after_the_end_or_of_the_wrong_kind_end_the_tunnel() {
     let mut victim = Victim::new();
     let opened = meta(&target());
-    let early = [Frame::Open(FlowId(2), 0, &opened), Frame::Data(FlowId(2), b"x")];
-    assert_eq!(victim.hear(&early), Err(ProtocolError::BadState(2)));
+    let piece = [0; 1024];
+    victim.hear(&[Frame::Open(FlowId(2), 0, &opened)]).unwrap();
+    for _ in 0..Opening::EARLY / piece.len() {
+        victim.hear(&[Frame::Data(FlowId(2), &piece)]).unwrap();
+    }
+    assert_eq!(victim.hear(&[Frame::Data(FlowId(2), b"x")]), Err(ProtocolError::Overrun(2)));
+
+    let mut victim = Victim::new();
+    let early_end = [Frame::Open(FlowId(2), 0, &opened), Frame::Fin(FlowId(2))];
+    assert_eq!(victim.hear(&early_end), Err(ProtocolError::BadState(2)));
 
     let mut victim = Victim::new();
     let id = victim.accept(2, &target());

@@ -175,6 +175,18 @@ impl World {
         }
     }
 
+    /// The flow if `end` holds it and may write to it: once it is connected as far as `end` knows, and a little of a
+    /// stream ahead of that.
+    fn writable(&mut self, end: usize, flow: usize) -> Option<&mut Flow> {
+        let count = self.flows.len();
+        let mine = self.flows.get(flow % count.max(1))?;
+        let asked = mine.opener == end && mine.sides[end].held && !mine.datagrams;
+        if asked && mine.sides[end].written == 0 && !mine.sides[end].finished {
+            return self.flows.get_mut(flow % count);
+        }
+        self.usable(end, flow)
+    }
+
     /// The flow if `end` holds it and it is connected as far as `end` knows.
     fn usable(&mut self, end: usize, flow: usize) -> Option<&mut Flow> {
         let count = self.flows.len();
@@ -198,7 +210,7 @@ impl World {
     }
 
     fn write(&mut self, end: usize, flow: usize, length: usize) {
-        let Some(flow) = self.usable(end, flow) else { return };
+        let Some(flow) = self.writable(end, flow) else { return };
         let (id, start) = (flow.id, flow.sides[end].written);
         if flow.datagrams {
             let number = flow.sides[end].sent + 1;

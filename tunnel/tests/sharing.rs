@@ -4,7 +4,10 @@ mod support;
 
 use std::{task::Poll, task::Waker, time::Duration};
 
-use devproxy_tunnel::proto::{FlowId, Limits};
+use devproxy_tunnel::{
+    Opening, Refusal,
+    proto::{FlowId, Limits},
+};
 use support::{
     pair::{AGENT, LAPTOP, Pair},
     target,
@@ -317,4 +320,35 @@ fn a_download_keeps_little_on_its_way_while_somebody_types() {
     assert!(arrived > passes * 500 / 10, "{arrived} bytes arrived in half a second");
     let (again, _) = bulk_on_its_way(&mut pair, bulk, |_| {});
     assert!(again > 1 << 20, "{again} bytes on their way, alone again");
+}
+
+#[test]
+fn what_is_written_ahead_of_the_answer_leaves_with_the_open_and_at_most_four_kilobytes() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let flow = pair.ends[LAPTOP].open(&target()).unwrap();
+    fill(&mut pair, flow);
+    assert!(pair.transmit(LAPTOP, 0) > Opening::EARLY, "the open and the bytes are one record");
+    assert_eq!(pair.transmit(LAPTOP, 0), 0, "the rest waits for the answer");
+    pair.deliver(AGENT, 0, usize::MAX);
+    assert!(pair.ends[AGENT].poll_request(Waker::noop()).is_ready());
+    pair.ends[AGENT].accept(flow);
+    assert_eq!(drain(&mut pair, flow), Opening::EARLY);
+    pair.settle();
+    assert_eq!(drain(&mut pair, flow), (128 << 10) - Opening::EARLY, "what was queued follows the answer");
+}
+
+#[test]
+fn nothing_of_an_early_write_is_left_after_a_refusal() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let flow = pair.ends[LAPTOP].open(&target()).unwrap();
+    fill(&mut pair, flow);
+    pair.settle();
+    assert!(pair.ends[LAPTOP].unsent_bytes() > 0);
+    assert!(pair.ends[AGENT].poll_request(Waker::noop()).is_ready());
+    pair.ends[AGENT].refuse(flow, Refusal::Refused);
+    pair.settle();
+    assert_eq!(pair.ends[LAPTOP].unsent_bytes(), 0);
+    let refused = pair.ends[LAPTOP].poll_answer(flow, Waker::noop());
+    assert_eq!(refused, Poll::Ready(Err(Refusal::Refused)));
+    assert_eq!(pair.ends.map(|end| end.flow_count()), [0, 0]);
 }

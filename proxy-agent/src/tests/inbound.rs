@@ -67,6 +67,27 @@ async fn a_connection_waits_for_the_next_tunnel() {
 }
 
 #[tokio::test]
+async fn what_a_client_said_first_is_there_once_for_whoever_answers_at_last() {
+    let agent = Agent::start().await;
+    let mut first = agent.laptop(1).await;
+    let port = first.control().await.listen(Protocol::Tcp).await;
+    let mut client = TcpStream::connect(local(port)).await.unwrap();
+    let said: Vec<u8> = (0..10_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    client.write_all(&said).await.unwrap();
+    // Asked, told the beginning, and then the tunnel is gone without an answer.
+    let unanswered = first.request().await;
+    first.tunnel.close();
+    let _ = soon(first.driver.join_next()).await;
+    drop((unanswered, first));
+    let mut second = agent.laptop(2).await;
+    let mut flow = second.request().await.accept();
+    client.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    soon(flow.read_to_end(&mut got)).await.unwrap();
+    assert_eq!(got, said);
+}
+
+#[tokio::test]
 async fn a_client_that_gives_up_is_not_asked_for_any_more() {
     let agent = Agent::start().await;
     let mut laptop = agent.laptop(1).await;

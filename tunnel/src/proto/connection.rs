@@ -19,6 +19,7 @@ use super::{
     lane::{Control, HOME, Lane, LaneId},
     limits::Limits,
     waiters::Waiters,
+    window::EARLY,
     yielding::Interactive,
 };
 use crate::{Refusal, Role};
@@ -221,7 +222,7 @@ impl Connection {
         }
         for flow in self.flows.values_mut() {
             if let Phase::Opening { .. } = flow.phase {
-                flow.phase = Phase::Refused(Refusal::Closed);
+                self.unsent -= flow.refuse(Refusal::Closed);
             }
             flow.wake();
         }
@@ -315,10 +316,9 @@ impl Connection {
     /// The receive window of a new flow: the full one until the tunnel's sum is nearly reached, then less and less,
     /// so that the sum of promises stays bounded with any number of flows.
     fn promise_window(&mut self) -> u32 {
-        const SMALLEST: u64 = 4 << 10;
         let left = self.limits.total_window.saturating_sub(self.promised);
-        let fair = (left / 16).max(SMALLEST);
-        u32::try_from(fair).unwrap_or(u32::MAX).min(self.limits.initial_window)
+        let fair = u32::try_from(left / 16).unwrap_or(u32::MAX);
+        fair.min(self.limits.initial_window).max(EARLY)
     }
 
     fn insert(&mut self, id: FlowId, flow: Flow) {

@@ -9,7 +9,7 @@ use super::{
     chunks::Chunks,
     lane::{HOME, LaneId},
     waiters::Waiters,
-    window::Window,
+    window::{EARLY, Window},
 };
 use crate::Refusal;
 
@@ -115,7 +115,8 @@ impl Flow {
             Body::Stream(Stream {
                 unsent: Chunks::default(),
                 departure: Departure::default(),
-                credit: 0,
+                // Until the answer says more.
+                credit: if mine { u64::from(EARLY) } else { 0 },
                 fin: Fin::None,
                 stopped: false,
                 unread: Chunks::default(),
@@ -155,14 +156,28 @@ impl Flow {
         }
     }
 
-    /// Whether a turn of the scheduler would send something.
+    /// Whether a turn of the scheduler would send something. Ahead of the answer only bytes of a stream leave.
     pub(super) fn can_send(&self) -> bool {
-        self.phase == Phase::Live
-            && match &self.body {
-                Body::Stream(stream) if stream.unsent.is_empty() => stream.fin == Fin::Pending,
-                Body::Stream(stream) => stream.credit > 0,
-                Body::Datagrams(queues) => !queues.unsent.is_empty() || queues.closing.is_some(),
+        match (&self.body, self.phase) {
+            (Body::Stream(stream), Phase::Live | Phase::Opening { sent: true })
+                if !stream.unsent.is_empty() =>
+            {
+                stream.credit > 0
             }
+            (Body::Stream(stream), Phase::Live) => stream.fin == Fin::Pending,
+            (Body::Datagrams(queues), Phase::Live) => !queues.unsent.is_empty() || queues.closing.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Its open was refused. Returns the bytes that will not leave.
+    pub(super) fn refuse(&mut self, why: Refusal) -> usize {
+        self.phase = Phase::Refused(why);
+        let unsent = self.unsent();
+        if let Body::Stream(stream) = &mut self.body {
+            stream.unsent.clear();
+        }
+        unsent - self.unsent()
     }
 
     /// Window promised to the other side, for the tunnel's sum.

@@ -57,7 +57,7 @@ pub enum Frame<'a> {
     Open(FlowId, u32, &'a [u8]),
     /// Answers it: the window of the acceptor, or why not.
     Answer(FlowId, Result<u32, Refusal>),
-    /// Bytes of a stream.
+    /// Bytes of a stream. From the opener up to 4 KiB may come ahead of the answer; they count towards its window.
     Data(FlowId, &'a [u8]),
     /// No more bytes in this direction.
     Fin(FlowId),

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// long, by its queues and by scheduling. So a bulk flow has in flight what it sends in this time at most.
 const SHORTEST_ROUND: Duration = Duration::from_millis(8);
 
+/// Bytes of a stream that its opener may send ahead of the answer. Every window of a new flow is as large at least.
+pub const EARLY: u32 = 4 << 10;
+
 /// The other side sent more than it was allowed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;

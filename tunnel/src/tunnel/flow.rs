@@ -1,6 +1,7 @@
 //! One byte stream.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -10,7 +11,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shared::{Shared, now};
-use crate::proto::{FlowError, FlowId, connection::ReadOutcome};
+use crate::{
+    Refusal,
+    proto::{FlowError, FlowId, connection::ReadOutcome},
+};
 
 /// The right to one flow of the state machine; dropping it gives the flow up.
 pub(super) struct Handle {
@@ -21,6 +25,11 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>, id: FlowId) -> Self {
         Self { shared, id }
+    }
+
+    /// The answer to our open. Not to be asked for again after a refusal.
+    pub(super) async fn answer(&self) -> Result<(), Refusal> {
+        poll_fn(|cx| self.shared.lock().poll_answer(self.id, cx.waker())).await
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         frame::{FlowId, Frame, MAX_CREDIT, ResetCode},
         lane::{Control, HOME, LaneId},
         record::Record,
+        window::EARLY,
     },
 };
 
@@ -162,17 +163,21 @@ impl Connection {
             Phase::Refused(_) => return Ok(()),
             _ => return Err(ProtocolError::BadState(id.0)),
         }
-        match answer {
+        let dropped = match answer {
             Ok(window) if window > MAX_CREDIT => return Err(ProtocolError::CreditOverflow(id.0)),
             Ok(window) => {
                 flow.phase = Phase::Live;
                 if let Body::Stream(stream) = &mut flow.body {
-                    stream.credit = u64::from(window);
+                    let ahead = u64::from(EARLY) - stream.credit;
+                    stream.credit = u64::from(window).saturating_sub(ahead);
                 }
+                0
             }
-            Err(why) => flow.phase = Phase::Refused(why),
-        }
+            Err(why) => flow.refuse(why),
+        };
         flow.readers.wake();
+        self.unsent -= dropped;
+        self.schedule(id);
         Ok(())
     }
 
@@ -186,12 +191,16 @@ impl Connection {
         if lane == HOME {
             self.interactive.passed(bytes.len(), now);
         }
-        let Some(flow) = self.live(id)? else { return Ok(()) };
+        let Some(flow) = self.live_or_requested(id)? else { return Ok(()) };
+        let early = flow.phase == Phase::Requested;
         let Body::Stream(stream) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
         if stream.fin_received {
             return Err(ProtocolError::BadState(id.0));
         }
         let length = u32::try_from(bytes.len()).map_err(|_| ProtocolError::Overrun(id.0))?;
+        if early && stream.unread.len() + bytes.len() > EARLY as usize {
+            return Err(ProtocolError::Overrun(id.0));
+        }
         stream.window.receive(length, now).map_err(|_| ProtocolError::Overrun(id.0))?;
         let Some(Flow { body: Body::Stream(stream), orphan, readers, .. }) = self.flows.get_mut(&id) else {
             return Ok(());
@@ -278,10 +287,11 @@ impl Connection {
             ResetCode::Abort(why) => why,
             ResetCode::Stop => return self.handle_stop(id),
         };
+        let mut unsent = 0;
         match flow.phase {
             // Before its answer a flow is refused, not reset.
             Phase::Opening { sent: false } => return Err(ProtocolError::UnknownFlow(id.0)),
-            Phase::Opening { sent: true } => flow.phase = Phase::Refused(why),
+            Phase::Opening { sent: true } => unsent = flow.refuse(why),
             Phase::Refused(_) => {}
             Phase::Requested | Phase::Live => flow.reset = Some(why),
         }
@@ -290,7 +300,7 @@ impl Connection {
             return Ok(());
         }
         let untaken = flow.phase == Phase::Requested && !std::mem::take(&mut flow.meta).is_empty();
-        let unsent = flow.unsent();
+        unsent += flow.unsent();
         match &mut flow.body {
             Body::Stream(stream) => {
                 stream.unsent.clear();
@@ -331,6 +341,12 @@ impl Connection {
             self.retire(id);
         }
         Ok(())
+    }
+
+    /// As [`Self::live`], or theirs and not answered: bytes may come ahead of the answer.
+    fn live_or_requested(&mut self, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        let requested = |flow: &Flow| flow.phase == Phase::Requested && flow.reset.is_none();
+        if self.flows.get(&id).is_some_and(requested) { Ok(self.flows.get_mut(&id)) } else { self.live(id) }
     }
 
     /// The flow if it is connected; `None` when it ended before.

@@ -95,6 +95,10 @@ impl Connection {
                     flow.phase = Phase::Opening { sent: true };
                     let window = u32::try_from(flow.window_size()).unwrap_or(u32::MAX);
                     Frame::Open(id, window, &std::mem::take(&mut flow.meta)).encode(out);
+                    if flow.can_send() {
+                        flow.place = Place::Fresh;
+                        state.fresh.push_back(id);
+                    }
                 }
                 Control::Answer(id, answer) => Frame::Answer(id, answer).encode(out),
                 Control::Reset(id, code) => Frame::Reset(id, code).encode(out),
@@ -207,7 +211,9 @@ impl Connection {
 fn moves(id: FlowId, flow: &mut Flow, lanes: &[Lane], now: Instant, limits: &Limits) -> bool {
     match &mut flow.body {
         Body::Stream(stream) => {
-            stream.fin != Fin::Sent && stream.departure.wants_to_move(id.0, lanes, now, limits)
+            flow.phase == Phase::Live
+                && stream.fin != Fin::Sent
+                && stream.departure.wants_to_move(id.0, lanes, now, limits)
         }
         Body::Datagrams(_) => false,
     }
