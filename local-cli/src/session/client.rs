@@ -118,6 +118,10 @@ impl Session {
         if verbose == 0 {
             command.stderr(Stdio::null());
         }
+        // What the start needed goes back to the kernel at once (by default a second later, and only if something is
+        // allocated then): 3.5 MB of heap in an idle session instead of 10, with equal throughput. It has no other way in.
+        #[cfg(target_env = "musl")]
+        command.env("MIMALLOC_PURGE_DELAY", "0");
         // A process group of its own keeps Ctrl-C away until it has called setsid.
         command.process_group(0);
         let process = Command::from(command).spawn().map_err(|e| process_failure(&e))?;

@@ -15,8 +15,8 @@ pub(crate) struct Programs {
     pub(crate) devproxy: PathBuf,
     /// The bare pump of its carrier.
     pub(crate) pump: PathBuf,
-    /// Cargo's target folder.
-    pub(crate) target: PathBuf,
+    /// Cargo's target folder for what users install.
+    pub(crate) installed: PathBuf,
 }
 
 impl Programs {
@@ -26,11 +26,11 @@ impl Programs {
         // target/debug/xtask
         let target = own.ancestors().nth(2).context("this program is not in a target folder")?.to_owned();
         let release = target.join("release");
-        let devproxy = match std::env::var_os("DEVPROXY_BIN") {
-            Some(file) => file.into(),
-            None => dist::program()?,
-        };
-        Ok(Self { devproxy, pump: release.join("devproxy-pump"), target })
+        let program = dist::program()?;
+        // …/TARGET/release/devproxy
+        let installed = program.ancestors().nth(3).context("a program without a folder")?.to_owned();
+        let devproxy = std::env::var_os("DEVPROXY_BIN").map_or(program, PathBuf::from);
+        Ok(Self { devproxy, pump: release.join("devproxy-pump"), installed })
     }
 }
 

@@ -9,12 +9,12 @@ use super::build::Programs;
 use super::figures::Figures;
 
 pub(crate) fn measure(programs: &Programs, figures: &mut Figures) -> Result<()> {
-    let built = format!("agent/{}-unknown-linux-musl/agent", std::env::consts::ARCH);
-    let agent = programs.target.join(built);
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let agent = programs.installed.join("agent").join(&target).join("agent");
     let files = [
         ("CLI", programs.devproxy.clone()),
         ("agent", agent.join("devproxy-agent")),
-        ("packed agent", packed(&programs.target)?),
+        ("packed agent", packed(&programs.installed.join(&target))?),
         ("loader", agent.join("devproxy-loader")),
     ];
     for (name, file) in files {
