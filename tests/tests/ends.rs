@@ -150,6 +150,8 @@ async fn who_leaves_early_gets_the_prompt_and_the_session_process_restores() -> 
     })
     .await?;
     let session = session_process(&laptop)?;
+    let name = std::fs::read_to_string(format!("/proc/{session}/comm"))?;
+    assert_eq!(name.trim(), "devproxy", "for ps and pkill");
     // It cannot answer: only so is there time for a second Ctrl-C.
     kill(session, Signal::SIGSTOP)?;
     let left = AtomicBool::new(false);

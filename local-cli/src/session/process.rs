@@ -57,6 +57,8 @@ pub struct Options {
 
 /// Runs the session process: standard input is the socket to the terminal process.
 pub fn main() -> ExitCode {
+    // Started as /proc/self/exe, it would be `exe` for ps, top and pkill.
+    let _ = nix::sys::prctl::set_name(c"devproxy");
     // Of a session of its own: neither Ctrl-C nor the end of the terminal reaches it.
     let _ = nix::unistd::setsid();
     // A pipe of the shell before us (`$(devproxy … 3>&1)`) must not be held until the restore is done.
