@@ -16,23 +16,30 @@ use super::limits::Limits;
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     /// Number and bytes of each record.
-    records: VecDeque<(u64, u32)>,
+    records: VecDeque<(u64, usize)>,
     bytes: usize,
 }
 
 impl InFlight {
     const SMALL: usize = 1 << 10;
+    /// More than any honest window holds; what a peer that never acknowledges is sent beyond it counts as one record.
+    const MOST: usize = 1 << 14;
 
     pub(super) fn sent(&mut self, number: u64, bytes: usize) {
-        if bytes >= Self::SMALL {
-            self.records.push_back((number, u32::try_from(bytes).unwrap_or(u32::MAX)));
-            self.bytes += bytes;
+        if bytes < Self::SMALL {
+            return;
+        }
+        self.bytes += bytes;
+        let full = self.records.len() >= Self::MOST;
+        match self.records.back_mut() {
+            Some(last) if full => *last = (number, last.1 + bytes),
+            _ => self.records.push_back((number, bytes)),
         }
     }
 
     pub(super) fn acknowledged(&mut self, number: u64) {
         while let Some((_, bytes)) = self.records.pop_front_if(|(sent, _)| *sent <= number) {
-            self.bytes -= bytes as usize;
+            self.bytes -= bytes;
         }
     }
 
@@ -67,4 +74,24 @@ impl Interactive {
 pub(super) fn most_in_flight(round_trip: Duration, limits: &Limits) -> usize {
     let micros = usize::try_from(round_trip.as_micros()).unwrap_or(usize::MAX);
     micros.saturating_mul(limits.yielding_rate / 1_000_000).max(limits.yielding_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_never_acknowledges_costs_bounded_memory() {
+        let mut in_flight = InFlight::default();
+        let sent = 3 * InFlight::MOST as u64;
+        for number in 1..=sent {
+            in_flight.sent(number, InFlight::SMALL);
+        }
+        assert_eq!(in_flight.records.len(), InFlight::MOST);
+        assert_eq!(in_flight.bytes(), 3 * InFlight::MOST * InFlight::SMALL);
+        in_flight.acknowledged(sent - 1);
+        assert_eq!(in_flight.records.len(), 1, "the last stands for all that were too many");
+        in_flight.acknowledged(sent);
+        assert_eq!(in_flight.bytes(), 0);
+    }
 }
