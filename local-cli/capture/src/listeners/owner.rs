@@ -37,18 +37,27 @@ fn holds(pid: i32, link: &str) -> bool {
 
 /// Arguments after the first that are shown.
 const ARGUMENTS: usize = 2;
+/// Characters that are shown: an argument may be a whole script.
+const LONGEST: usize = 48;
 
 fn command(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let name = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+    shortened(&line).unwrap_or_else(name)
+}
+
+/// The words of a `cmdline` as one short line; `None` if there are none.
+fn shortened(line: &[u8]) -> Option<String> {
     let mut words =
         line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).map(String::from_utf8_lossy);
-    match words.next() {
-        Some(program) => {
-            let program = program.rsplit('/').next().unwrap_or_default().to_owned();
-            words.take(ARGUMENTS).fold(program, |line, word| format!("{line} {word}"))
-        }
-        None => fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned(),
+    let program = words.next()?.rsplit('/').next().unwrap_or_default().to_owned();
+    let whole = words.take(ARGUMENTS).fold(program, |line, word| format!("{line} {word}"));
+    let first = whole.lines().next().unwrap_or_default();
+    let mut shown: String = first.chars().take(LONGEST).collect();
+    if shown.len() < whole.len() {
+        shown.push('…');
     }
+    Some(shown)
 }
 
 #[cfg(test)]
@@ -65,5 +74,14 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let shown = command(own);
         assert!(shown.starts_with("devproxy_capture"), "{shown}");
+        let shown = |line: &str| shortened(line.as_bytes());
+        assert_eq!(
+            shown("/usr/bin/node\0--inspect\0server.js\0--port\0").as_deref(),
+            Some("node --inspect server.js")
+        );
+        assert_eq!(shown("python3\0-c\0import os\nos.fork()\0").as_deref(), Some("python3 -c import os…"));
+        let long = shown(&format!("python3\0-c\0{}", "é".repeat(100))).unwrap();
+        assert_eq!(long.chars().count(), LONGEST + 1, "{long}");
+        assert_eq!(shown(""), None);
     }
 }
