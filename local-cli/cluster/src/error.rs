@@ -382,7 +382,8 @@ impl ClusterError {
             Self::NoNamespace { .. } => "-n NAMESPACE or --context NAME selects another".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
             Self::StandInLost { .. } => {
-                "somebody deleted it by hand; the session ends, the original is put back".into()
+                "somebody deleted it, or restored with --force: `kubectl get events` tells who; the original is put back"
+                    .into()
             }
             Self::Record { .. } => "use a devproxy at least as new as the one that made it".into(),
             Self::Schedule { .. } => {
