@@ -28,7 +28,7 @@ use crate::{
     carrier, listener, log,
     ports::{self, Ports},
     readiness::Readiness,
-    route::{Route, Routes},
+    route::{Route, Routes, Targets},
     session::{self, Pod},
     settings::Settings,
 };
@@ -128,6 +128,17 @@ impl Parts {
         Self { active: count, known, routes, _tasks: tasks }
     }
 
+    /// At the pod's end no other laptop will come: what is held for one is reset now rather than when its time is over.
+    fn give_up_without_laptop(&self) {
+        self.routes.send_if_modified(|route| {
+            let nobody = route.tunnel.is_none() && route.splice.is_none();
+            if nobody {
+                route.splice = Some(Arc::new(Targets::new(Vec::new())));
+            }
+            nobody
+        });
+    }
+
     /// Ends the tunnel in words: the laptop need not find out whether it is the network or the agent that has gone.
     async fn say_goodbye(&self) {
         let tunnel = self.routes.borrow().tunnel.clone();
@@ -155,6 +166,7 @@ async fn drained(parts: &Parts) {
         sleep_until(start + LINGER).await;
     }
     while *parts.active.borrow() > 0 && start.elapsed() < DRAIN {
+        parts.give_up_without_laptop();
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -180,6 +180,25 @@ async fn a_pod_that_was_never_ready_need_not_wait_for_late_clients() {
 }
 
 #[tokio::test]
+async fn what_is_held_for_a_laptop_that_has_gone_is_reset_at_the_pods_end() {
+    let mut agent = Agent::start("true").await;
+    let mut laptop = agent.laptop().await;
+    let port = laptop.listen().await;
+    // So that it waits for late clients.
+    laptop.make_ready().await;
+    drop(laptop);
+    let mut client = TcpStream::connect(local(port)).await.unwrap();
+    client.write_all(b"hello").await.unwrap();
+    agent.signal(Signal::SIGTERM);
+    // It would be held for 30 s.
+    let read = tokio::time::timeout(Duration::from_secs(20), client.read(&mut [0; 8]))
+        .await
+        .expect("it is not held");
+    assert_eq!(read.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset));
+    assert_eq!(agent.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_the_drain() {
     let mut agent = Agent::start("true").await;
     let mut laptop = agent.laptop().await;
