@@ -191,7 +191,7 @@ impl Connection {
         if lane == HOME {
             self.interactive.passed(bytes.len(), now);
         }
-        let Some(flow) = self.live_or_requested(id)? else { return Ok(()) };
+        let Some(flow) = self.receiving(id, true)? else { return Ok(()) };
         let early = flow.phase == Phase::Requested;
         let Body::Stream(stream) = &mut flow.body else { return Err(ProtocolError::BadState(id.0)) };
         if stream.fin_received {
@@ -287,11 +287,10 @@ impl Connection {
             ResetCode::Abort(why) => why,
             ResetCode::Stop => return self.handle_stop(id),
         };
-        let mut unsent = 0;
         match flow.phase {
             // Before its answer a flow is refused, not reset.
             Phase::Opening { sent: false } => return Err(ProtocolError::UnknownFlow(id.0)),
-            Phase::Opening { sent: true } => unsent = flow.refuse(why),
+            Phase::Opening { sent: true } => flow.phase = Phase::Refused(why),
             Phase::Refused(_) => {}
             Phase::Requested | Phase::Live => flow.reset = Some(why),
         }
@@ -300,7 +299,7 @@ impl Connection {
             return Ok(());
         }
         let untaken = flow.phase == Phase::Requested && !std::mem::take(&mut flow.meta).is_empty();
-        unsent += flow.unsent();
+        let unsent = flow.unsent();
         match &mut flow.body {
             Body::Stream(stream) => {
                 stream.unsent.clear();
@@ -343,18 +342,18 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`Self::live`], or theirs and not answered: bytes may come ahead of the answer.
-    fn live_or_requested(&mut self, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
-        let requested = |flow: &Flow| flow.phase == Phase::Requested && flow.reset.is_none();
-        if self.flows.get(&id).is_some_and(requested) { Ok(self.flows.get_mut(&id)) } else { self.live(id) }
-    }
-
     /// The flow if it is connected; `None` when it ended before.
     fn live(&mut self, id: FlowId) -> Result<Option<&mut Flow>, ProtocolError> {
+        self.receiving(id, false)
+    }
+
+    /// As [`Self::live`]; with `early` also one of theirs that is not answered.
+    fn receiving(&mut self, id: FlowId, early: bool) -> Result<Option<&mut Flow>, ProtocolError> {
         match self.known(id)? {
             // A RESET overtakes what left before it on a bulk lane.
             Some(flow) if flow.reset.is_some() => Ok(None),
             Some(flow) if flow.phase == Phase::Live => Ok(Some(flow)),
+            Some(flow) if early && flow.phase == Phase::Requested => Ok(Some(flow)),
             // We closed while the answer was on its way.
             Some(flow) if matches!(flow.phase, Phase::Refused(_)) => Ok(None),
             Some(_) => Err(ProtocolError::BadState(id.0)),
