@@ -324,8 +324,10 @@ fn assemble(
     let mut warnings = findings::warnings(found, &template, &container, &stand_in, &original);
     warnings.extend(of_handover);
     let (named, _) = ports::of(&template, &container, &found.services, &[]);
-    let mappings = settings.ports.iter();
-    warnings.extend(mappings.filter_map(|mapping| findings::warning_of_order(&named, *mapping)));
+    warnings.extend(settings.ports.iter().filter_map(|mapping| {
+        let leads = |protocol, port| ports::behind(&template, &found.services, &named, protocol, port);
+        findings::warning_of_mapping(&name, &named, *mapping, leads)
+    }));
     let mut labels = Vec::new();
     if settings.drain == Drain::Labels {
         match drain::labels(found, &template, &services, handover, replicas) {

@@ -77,18 +77,51 @@ pub(super) fn warning_of_handover(name: &str, handover: &(Handover, String)) -> 
     })
 }
 
-/// `kubectl port-forward` has it the other way round.
-pub(super) fn warning_of_order(named: &[DeclaredPort], mapping: PortMapping) -> Option<Warning> {
+/// A mapping from a port of the pods that nobody leads to: the traffic that is meant would never come.
+///
+/// A Service's own port is what its clients know, and `kubectl port-forward` writes the two the other way round.
+/// `named` is what Services and containers name; `leads` finds the Service behind its own port, and the pods' port.
+pub(super) fn warning_of_mapping<'a>(
+    name: &str,
+    named: &[DeclaredPort],
+    mapping: PortMapping,
+    leads: impl FnOnce(Protocol, u16) -> Option<(&'a str, u16)>,
+) -> Option<Warning> {
     let PortMapping { pod, local, protocol } = mapping;
-    let is_named = |wanted| named.iter().any(|port| (port.protocol, port.port) == (protocol, wanted));
+    let of_protocol = || named.iter().filter(|port| port.protocol == protocol).map(|port| port.port);
+    if of_protocol().any(|port| port == pod) {
+        return None;
+    }
     let udp = if protocol == Protocol::Udp { "/udp" } else { "" };
-    (is_named(local) && !is_named(pod)).then(|| Warning {
-        code: "port-order".into(),
-        text: format!(
-            "`-p {pod}:{local}{udp}` leads the pod's {pod} to {local} here, and nobody names the pod's {pod}: \
-             was `-p {local}:{pod}{udp}` meant?"
-        ),
-    })
+    let (code, text) = if let Some((service, target)) = leads(protocol, pod) {
+        (
+            "service-port",
+            format!(
+                "no Service leads to port {pod} of {name}'s pods, Service {service} leads from {pod} to {target}: \
+                 was `-p {target}:{local}{udp}` meant?"
+            ),
+        )
+    } else if of_protocol().any(|port| port == local) {
+        (
+            "port-order",
+            format!(
+                "`-p {pod}:{local}{udp}` leads the pod's {pod} to {local} here, and nobody names the pod's {pod}: \
+                 was `-p {local}:{pod}{udp}` meant?"
+            ),
+        )
+    } else if let Some(first) = of_protocol().next().filter(|_| pod != local) {
+        let all = of_protocol().map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
+        (
+            "unnamed-port",
+            format!(
+                "no Service leads to port {pod} of {name}'s pods and no container names it, they name {all}: \
+                 was `-p {first}:{local}{udp}` meant?"
+            ),
+        )
+    } else {
+        return None;
+    };
+    Some(Warning { code: code.into(), text })
 }
 
 /// Why stand-in and original cannot run at the same time.

@@ -62,6 +62,28 @@ pub(super) fn of(
     (ports, selecting)
 }
 
+/// The first Service that selects the template's pods and has `port` as its own, and the port of them that it leads to.
+pub(super) fn behind<'a>(
+    template: &Value,
+    services: &'a [Value],
+    named: &[DeclaredPort],
+    wanted: Protocol,
+    port: u16,
+) -> Option<(&'a str, u16)> {
+    let labels = template.pointer("/metadata/labels");
+    let mut selecting =
+        services.iter().filter(|service| selects(service.pointer("/spec/selector"), labels));
+    let leads = |service: &'a Value| {
+        let own = list(service, "/spec/ports")
+            .iter()
+            .find(|own| protocol(own) == Some(wanted) && own.get("port") == Some(&Value::from(port)))?;
+        let (target, _) = targets(own, wanted, named, &[]).into_iter().next()?;
+        let is_named = named.iter().any(|port| (port.protocol, port.port) == (wanted, target));
+        is_named.then(|| (name(service), target))
+    };
+    selecting.find_map(leads)
+}
+
 /// Tunnel port and ready port: the same for one session, free of everything that the pod declares.
 pub(super) fn own(session: &str, template: &Value, ports: &[DeclaredPort]) -> (u16, u16) {
     let mut taken: BTreeSet<u16> = declared(template, |_| true).map(|(_, port, _)| port).collect();

@@ -137,20 +137,39 @@ fn the_users_ports_move_and_add() {
 }
 
 #[test]
-fn a_mapping_the_wrong_way_round_is_asked_about() {
-    let mapped = |pod, local| {
-        let ports = vec![PortMapping { pod, local, protocol: Protocol::Tcp }];
-        planned(&found(&plain()), &SwapSettings { ports, ..settings() }).warnings
+fn a_mapping_from_a_port_that_nobody_leads_to_is_asked_about() {
+    let mut found = found(&plain());
+    found.services = vec![service(
+        "web",
+        &json!([{"port": 80, "targetPort": "http"}, {"port": 53, "targetPort": 9090, "protocol": "UDP"}]),
+    )];
+    let mapped = |pod, local, protocol| {
+        let ports = vec![PortMapping { pod, local, protocol }];
+        planned(&found, &SwapSettings { ports, ..settings() }).warnings
     };
-    let warnings = mapped(3000, 8080);
-    assert_eq!(warnings.len(), 1);
+    let told = |pod, local, protocol| {
+        let warnings = mapped(pod, local, protocol);
+        assert_eq!(warnings.len(), 1, "{pod}:{local}");
+        format!("{}: {}", warnings[0].code, warnings[0].text)
+    };
     assert_eq!(
-        warnings[0].text,
-        "`-p 3000:8080` leads the pod's 3000 to 8080 here, and nobody names the pod's 3000: was `-p 8080:3000` meant?"
+        told(80, 3000, Protocol::Tcp),
+        "service-port: no Service leads to port 80 of cart's pods, Service web leads from 80 to 8080: was `-p 8080:3000` meant?"
     );
-    // The pod's 9090 is UDP.
-    for (pod, local) in [(8080, 3000), (8080, 8080), (5000, 5000), (3000, 4000), (3000, 9090)] {
-        assert!(mapped(pod, local).is_empty(), "{pod}:{local}");
+    assert_eq!(
+        told(53, 5353, Protocol::Udp),
+        "service-port: no Service leads to port 53 of cart's pods, Service web leads from 53 to 9090: was `-p 9090:5353/udp` meant?"
+    );
+    assert_eq!(
+        told(3000, 8080, Protocol::Tcp),
+        "port-order: `-p 3000:8080` leads the pod's 3000 to 8080 here, and nobody names the pod's 3000: was `-p 8080:3000` meant?"
+    );
+    assert_eq!(
+        told(8081, 3000, Protocol::Tcp),
+        "unnamed-port: no Service leads to port 8081 of cart's pods and no container names it, they name 8080: was `-p 8080:3000` meant?"
+    );
+    for (pod, local) in [(8080, 3000), (8080, 8080), (5000, 5000)] {
+        assert!(mapped(pod, local, Protocol::Tcp).is_empty(), "{pod}:{local}");
     }
 }
 
