@@ -72,43 +72,43 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     ");
     insta::assert_snapshot!(told("swap cart --handover"), @"
     --handover: a value is missing
-    hint: (none)
+    hint: `--handover <WHEN>`: when the original is scaled to 0 [default: listen, or now without ports]
     ");
     insta::assert_snapshot!(told("swap cart --handover later"), @"
     --handover: `later` is none of `listen`, `now`
-    hint: (none)
+    hint: did you mean `listen`
     ");
     insta::assert_snapshot!(told("swap cart --handover lisen"), @"
     --handover: `lisen` is none of `listen`, `now`
-    hint: (none)
+    hint: did you mean `listen`
     ");
     insta::assert_snapshot!(told("swap cart --port 80:http"), @"
     --port: `80:http` is not POD[:LOCAL][/udp], as in 8080, 8080:3000 or 53:5353/udp
-    hint: (none)
+    hint: `--port <POD[:LOCAL][/udp]>`: further port of the pod, and where the program listens for it
     ");
     insta::assert_snapshot!(told("swap cart --ready http:healthz"), @"
     --ready: `http:healthz` is neither `listen` nor `http:/PATH`, as in http:/healthz
-    hint: (none)
+    hint: `--ready <HOW>`: what makes the program ready for the handover: `listen` or `http:/PATH`
     ");
     insta::assert_snapshot!(told("swap cart --local 10.0.0.0/99"), @"
-    --local: `10.0.0.0/99` has a prefix length that its address family does not have
-    hint: (none)
+    --local: `10.0.0.0/99` has a prefix length that its address family does not have; it may be as db.example, *.example or 10.0.0.0/8
+    hint: `--local <NAME|CIDR>`: name, *.suffix or CIDR that goes out through the laptop instead of the cluster
     ");
     insta::assert_snapshot!(told("swap cart --hold 1m"), @"
-    --hold: `1m` is not a number of seconds
-    hint: (none)
+    --hold: `1m` is not a number of seconds, as in 30
+    hint: `--hold <SECONDS>`: how long a connection waits for the program while it restarts, in seconds
     ");
     insta::assert_snapshot!(told("swap cart --publish 0"), @"
-    --publish: `0` is not a port from 1 to 65535
-    hint: (none)
+    --publish: `0` is not a port from 1 to 65535, as in 9229
+    hint: `--publish <PORT>`: port that is published on the laptop's 127.0.0.1 and never in the pod (debuggers are by themselves)
     ");
     insta::assert_snapshot!(told("swap cart --skip-init=maybe"), @"
     --skip-init: `maybe` is none of `true`, `false`
-    hint: (none)
+    hint: `--skip-init[=<true|false>]`: do not run the init containers again
     ");
     insta::assert_snapshot!(told("status -o xml"), @"
     --output: `xml` is none of `text`, `json`, `yaml`
-    hint: (none)
+    hint: did you mean `yaml`
     ");
     insta::assert_snapshot!(told("status -o json -o yaml"), @"
     the argument `--output <FORM>` cannot be used multiple times
@@ -120,7 +120,7 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     ");
     insta::assert_snapshot!(told("completions tcsh"), @"
     SHELL: `tcsh` is none of `bash`, `fish`, `zsh`
-    hint: (none)
+    hint: did you mean `zsh`
     ");
 }
 

@@ -50,7 +50,7 @@ fn cause(error: &Error) -> String {
 }
 
 fn hint(error: &Error) -> Option<String> {
-    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue] {
         if let Some(meant) = many(error, kind).first() {
             return Some(format!("did you mean `{meant}`"));
         }
@@ -71,7 +71,7 @@ fn hint(error: &Error) -> Option<String> {
         (ErrorKind::UnknownArgument, Some(word)) if !word.starts_with('-') && usage.contains("COMMAND") => {
             Some(format!("a program comes after `--`: `-- {word} …`"))
         }
-        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, _) => None,
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, argument) => meaning(&argument?),
         (_, _) if usage.is_empty() => None,
         (kind, word) => {
             let words: Vec<&str> = usage.trim_start_matches("Usage:").split_whitespace().collect();
@@ -90,6 +90,16 @@ fn hint(error: &Error) -> Option<String> {
             Some(format!("`{} --help` {what}", command.copied().collect::<Vec<_>>().join(" ")))
         }
     }
+}
+
+/// What the help says about an argument, so that it need not be opened.
+fn meaning(argument: &str) -> Option<String> {
+    let mut command = Cli::command();
+    command.build();
+    let all = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let help = all.filter(|known| known.to_string() == argument).find_map(clap::Arg::get_help)?.to_string();
+    let (first, rest) = help.split_at(help.chars().next()?.len_utf8());
+    Some(format!("`{argument}`: {}{rest}", first.to_lowercase()))
 }
 
 /// clap's own words, without the usage and the advice that follow.

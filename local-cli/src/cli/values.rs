@@ -30,13 +30,13 @@ pub(super) fn ready(text: &str) -> Result<ReadyMode, String> {
 pub(super) fn local(text: &str) -> Result<String, String> {
     match LocalRoutes::parse([text]) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(format!("{error}; it may be as db.example, *.example or 10.0.0.0/8")),
     }
 }
 
 /// A number of seconds.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))
+    text.parse().map_err(|_| format!("`{text}` is not a number of seconds, as in 30"))
 }
 
 /// A port.
@@ -44,7 +44,7 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse()
         .ok()
         .filter(|port| *port > 0)
-        .ok_or_else(|| format!("`{text}` is not a port from 1 to 65535"))
+        .ok_or_else(|| format!("`{text}` is not a port from 1 to 65535, as in 9229"))
 }
 
 #[cfg(test)]

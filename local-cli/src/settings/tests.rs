@@ -177,7 +177,7 @@ fn a_mistake_in_a_file_is_one_line_with_its_place() {
     hint: the keys are context, namespace, verbose, container, handover, drain, ready, skip-init, port, like, publish, local, hold, env
     ");
     insta::assert_snapshot!(text("hold = 'soon'"), @"
-    devproxy.toml:1: `hold = 'soon'`: `soon` is not a number of seconds [DP-CONFIG]
+    devproxy.toml:1: `hold = 'soon'`: `soon` is not a number of seconds, as in 30 [DP-CONFIG]
     hint: `hold`: how long a connection waits for the program while it restarts, in seconds
     ");
     insta::assert_snapshot!(text("hold = true"), @"
@@ -185,7 +185,7 @@ fn a_mistake_in_a_file_is_one_line_with_its_place() {
     hint: `hold`: how long a connection waits for the program while it restarts, in seconds
     ");
     insta::assert_snapshot!(text("hold = -1"), @"
-    devproxy.toml:1: `hold = -1`: `-1` is not a number of seconds [DP-CONFIG]
+    devproxy.toml:1: `hold = -1`: `-1` is not a number of seconds, as in 30 [DP-CONFIG]
     hint: `hold`: how long a connection waits for the program while it restarts, in seconds
     ");
     insta::assert_snapshot!(text("skip-init = 'yes'"), @"
@@ -217,11 +217,11 @@ fn a_mistake_in_a_file_is_one_line_with_its_place() {
     hint: the file is TOML: a `key = value` a line, text in quotes
     ");
     insta::assert_snapshot!(Home::new().user("hold = 'soon'").failure("status"), @"
-    ~/.config/devproxy/config.toml:1: `hold = 'soon'`: `soon` is not a number of seconds [DP-CONFIG]
+    ~/.config/devproxy/config.toml:1: `hold = 'soon'`: `soon` is not a number of seconds, as in 30 [DP-CONFIG]
     hint: `hold`: how long a connection waits for the program while it restarts, in seconds
     ");
     insta::assert_snapshot!(Home::new().variable("DEVPROXY_HOLD", "soon").failure("status"), @"
-    DEVPROXY_HOLD=soon: `soon` is not a number of seconds [DP-CONFIG]
+    DEVPROXY_HOLD=soon: `soon` is not a number of seconds, as in 30 [DP-CONFIG]
     hint: `hold`: how long a connection waits for the program while it restarts, in seconds
     ");
     insta::assert_snapshot!(Home::new().variable("DEVPROXY_PORT", "80,x").failure("status"), @"
