@@ -26,14 +26,16 @@ fn all() -> Vec<ClusterError> {
         life,
         own,
     };
-    let forbidden = |user, rights: &[(&str, &str)], namespace| Forbidden {
+    let similar = |user, rights: &[(&str, &str)], namespace, nearest: &[&str]| Forbidden {
         user: some(user),
         rights: rights
             .iter()
             .map(|(verb, resource)| Right { verb: some(verb), resource: some(resource) })
             .collect(),
         namespace: some(namespace),
+        nearest: names(nearest),
     };
+    let forbidden = |user, rights, namespace| similar(user, rights, namespace, &[]);
     let (one, several) = (&[("get", "deployments")], &[("create", "leases"), ("create", "pods/portforward")]);
     let late = |words| Late { what: some("the start of the agent"), seconds: 120, words: some(words) };
     vec![
@@ -44,6 +46,7 @@ fn all() -> Vec<ClusterError> {
         Tls { url: some("https://192.0.2.1:6443"), message: some("invalid peer certificate: Expired") },
         Login { message: some("Unauthorized") },
         forbidden("ann@example.org", one, "shop"),
+        similar("ann@example.org", one, "shpo", &["shop"]),
         forbidden("system:serviceaccount:ci:robot", several, "shop"),
         forbidden("ann@example.org", one, "*"),
         Refused { resource: some("deployments"), name: deployment(), message: some("denied request: no") },

@@ -107,6 +107,12 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     error: user `system:serviceaccount:NAMESPACE:developer-edit` may not get deployments in namespace `no-such-namespace` [DP-FORBIDDEN]
     hint: is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-developer-edit --clusterrole=edit --serviceaccount=NAMESPACE:developer-edit -n no-such-namespace` or with the rbac.yaml that comes with devproxy
     ");
+    let misspelt = format!("swap {}x/cart -- shopd", shop.name());
+    insta::assert_snapshot!(refused(&misspelt).await?, @"
+    exit code 125
+    error: user `system:serviceaccount:NAMESPACE:developer-edit` may not get deployments in namespace `NAMESPACEx` [DP-FORBIDDEN]
+    hint: did you mean namespace `NAMESPACE`? if not, an administrator grants it with `kubectl create rolebinding devproxy-developer-edit --clusterrole=edit --serviceaccount=NAMESPACE:developer-edit -n NAMESPACEx` or with the rbac.yaml that comes with devproxy
+    ");
     insta::assert_snapshot!(refused("swap sts/store -- shopd").await?, @"
     exit code 125
     error: `store` is a StatefulSet, and only Deployments can be swapped [DP-KIND]
@@ -208,6 +214,18 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     insta::assert_snapshot!(refused("restore --stale").await?, @"
     exit code 0
       … nothing to restore in namespace NAMESPACE
+    ");
+
+    // Values.
+    insta::assert_snapshot!(refused("swap cart -p abc -- shopd").await?, @"
+    exit code 125
+    error: --port: `abc` is not POD[:LOCAL][/udp], as in 8080, 8080:3000 or 53:5353/udp [DP-USAGE]
+    hint: `--port <POD[:LOCAL][/udp]>`: further port of the pod, and where the program listens for it
+    ");
+    insta::assert_snapshot!(refused("swap cart --hold abc -- shopd").await?, @"
+    exit code 125
+    error: --hold: `abc` is not a number of seconds, as in 30 [DP-USAGE]
+    hint: `--hold <SECONDS>`: how long a connection waits for the program while it restarts, in seconds
     ");
 
     // Settings.

@@ -12,7 +12,7 @@ use hyper_util::{
 use kube::{
     Client, Config,
     client::ConfigExt,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext},
 };
 use serde::{Deserialize, Serialize};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
@@ -47,6 +47,8 @@ pub struct Connection {
     pub cluster_url: String,
     /// Name of the login in the kubeconfig: a best effort, the server may call it otherwise.
     pub user: String,
+    /// The namespaces that the kubeconfig's contexts of this cluster name.
+    pub(crate) namespaces: Arc<[String]>,
     /// What its carriers learnt.
     pub(crate) carriers: Arc<carrier::Known>,
 }
@@ -64,7 +66,7 @@ impl Connection {
             },
         };
         let kubeconfig = kubeconfig(settings);
-        let (mut config, context, user) = match kubeconfig {
+        let (mut config, context, user, namespaces) = match kubeconfig {
             Ok(kubeconfig) => {
                 let context = settings.context.clone().or_else(|| kubeconfig.current_context.clone());
                 let name = context.clone().unwrap_or_default();
@@ -75,15 +77,16 @@ impl Connection {
                 }
                 let user = named.and_then(|named| named.context.as_ref()?.user.clone()).unwrap_or_default();
                 let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+                let namespaces = namespaces(&kubeconfig, named);
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?;
                 // Whoever impersonates (`as:` in the kubeconfig) has the other one's rights.
                 let user = config.auth_info.impersonate.clone().unwrap_or(user);
-                (config, name, user)
+                (config, name, user, namespaces)
             }
             // Inside a pod there is no kubeconfig but a ServiceAccount: kubectl uses it too.
             Err(error) => match Config::incluster() {
                 Ok(config) if settings.kubeconfig.is_none() && settings.context.is_none() => {
-                    (config, String::new(), "serviceaccount".to_owned())
+                    (config, String::new(), "serviceaccount".to_owned(), Vec::new())
                 }
                 _ => return Err(unusable(error)),
             },
@@ -95,13 +98,27 @@ impl Connection {
         let cluster_url = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client =
             client(config).map_err(|error| ClusterError::Kubeconfig { message: error.to_string() })?;
-        Ok(Self { client, namespace, context, cluster_url, user, carriers: Arc::default() })
+        let (namespaces, carriers) = (namespaces.into(), Arc::default());
+        Ok(Self { client, namespace, context, cluster_url, user, namespaces, carriers })
     }
 
     /// The same connection in another namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), ..self.clone() }
+    }
+
+    /// Whether the login is that of the pod around us.
+    pub fn is_of_pod(&self) -> bool {
+        self.context.is_empty()
+    }
+
+    /// Those that the kubeconfig names and that ours, which it does not name, may be a misspelling of.
+    pub(crate) fn similar_namespaces(&self) -> Vec<String> {
+        if self.namespaces.contains(&self.namespace) {
+            return Vec::new();
+        }
+        nearest(&self.namespace, self.namespaces.iter().cloned())
     }
 
     /// Opens so many connections ahead of the requests that will be sent at once: each costs two round trips, and what
@@ -123,6 +140,21 @@ pub(crate) fn kubeconfig(settings: &ApiSettings) -> Result<Kubeconfig, Kubeconfi
         return Kubeconfig::read();
     }
     there.try_fold(Kubeconfig::default(), |all, path| all.merge(Kubeconfig::read_from(path)?))
+}
+
+/// The namespaces of all contexts of the same cluster as `chosen`.
+fn namespaces(kubeconfig: &Kubeconfig, chosen: Option<&NamedContext>) -> Vec<String> {
+    let Some(cluster) = chosen.and_then(|chosen| Some(&chosen.context.as_ref()?.cluster)) else {
+        return Vec::new();
+    };
+    let contexts = kubeconfig.contexts.iter().filter_map(|named| named.context.as_ref());
+    let mut all: Vec<_> = contexts
+        .filter(|context| context.cluster == *cluster)
+        .filter_map(|context| context.namespace.clone())
+        .collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// kube's client, but without Nagle's algorithm: a request after the last word of the TLS handshake, and each small

@@ -67,6 +67,8 @@ pub enum ClusterError {
         rights: Vec<Right>,
         /// Where; `*` for all.
         namespace: String,
+        /// Similar namespaces that the kubeconfig names.
+        nearest: Vec<String>,
     },
     /// An admission check (quota, Pod Security, a policy) refused an object.
     #[error("the cluster refused {resource} `{name}`: {message}")]
@@ -327,13 +329,14 @@ impl ClusterError {
             Self::Forbidden { namespace, .. } if namespace == EVERYWHERE => {
                 "ask for one namespace with -n NAMESPACE, or an administrator for the right on all".into()
             }
-            Self::Forbidden { user, rights, namespace } => format!(
+            Self::Forbidden { user, rights, namespace, nearest } => format!(
                 "{}an administrator grants {} with `kubectl create rolebinding devproxy-{} --clusterrole=edit {} -n {namespace}` or with the rbac.yaml that comes with devproxy",
                 // A namespace that does not exist is refused in the same words.
-                if rights.iter().any(|right| right.verb == "get") {
-                    "is the namespace right? if so, "
-                } else {
-                    ""
+                match nearest.first() {
+                    Some(nearest) => format!("did you mean namespace `{nearest}`? if not, "),
+                    None if rights.iter().any(|right| right.verb == "get") =>
+                        "is the namespace right? if so, ".to_owned(),
+                    None => String::new(),
                 },
                 if rights.len() == 1 { "it" } else { "them" },
                 short_name(user),
@@ -516,6 +519,7 @@ mod tests {
                 .map(|(verb, resource)| Right { verb: (*verb).into(), resource: (*resource).into() })
                 .collect(),
             namespace: "shop".into(),
+            nearest: Vec::new(),
         };
         let one = error("ann@example.org", &[("create", "pods/portforward")]);
         assert_eq!(

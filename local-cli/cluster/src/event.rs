@@ -135,6 +135,7 @@ mod tests {
             context: String::new(),
             cluster_url: String::new(),
             user: "ann".into(),
+            namespaces: [].into(),
             carriers: std::sync::Arc::default(),
         };
         let _ = tokio::time::timeout(of, keep_swapped(connection, record())).await;

@@ -68,6 +68,17 @@ pub async fn require_unheld(connection: &Connection, wanted: &str) -> Result<(),
     })
 }
 
+/// What is forbidden in a namespace that certainly does not exist is told as what it is.
+pub(crate) async fn forbidden_or_missing<T>(
+    connection: &Connection,
+    found: Result<T, ClusterError>,
+) -> Result<T, ClusterError> {
+    if found.as_ref().is_err_and(ClusterError::is_forbidden) {
+        require_namespace(connection).await?;
+    }
+    found
+}
+
 /// An error when the connection's namespace certainly does not exist: an empty list looks alike. Who may not read
 /// namespaces learns nothing.
 pub async fn require_namespace(connection: &Connection) -> Result<(), ClusterError> {

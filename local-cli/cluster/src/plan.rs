@@ -20,6 +20,7 @@ pub(crate) use step::of_shell as shell_steps;
 pub use crate::record::{Holder, Original};
 use crate::{
     ClusterError, Connection,
+    find::forbidden_or_missing,
     json::{list, name as name_of, number, text},
     name,
     ownership::owners_of_replicas,
@@ -268,7 +269,8 @@ pub async fn plan(connection: &Connection, settings: &SwapSettings) -> Result<Pl
     let target = Target::parse(&settings.target)?;
     let namespace = target.namespace.as_deref().unwrap_or(&connection.namespace);
     let connection = connection.in_namespace(namespace);
-    let found = Box::pin(read::all(&connection, &target.name, settings.drain)).await?;
+    let found = Box::pin(read::all(&connection, &target.name, settings.drain)).await;
+    let found = forbidden_or_missing(&connection, found).await?;
     let session = new_session()?;
     assemble(namespace, session, settings, &found)
 }

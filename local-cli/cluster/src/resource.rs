@@ -282,7 +282,8 @@ impl<'a> Objects<'a> {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(error)) => Err(match translate(self.connection, self.kind, verb, name, error) {
                 ClusterError::Forbidden { user, rights, .. } if self.everywhere => {
-                    ClusterError::Forbidden { user, rights, namespace: EVERYWHERE.to_owned() }
+                    let (namespace, nearest) = (EVERYWHERE.to_owned(), Vec::new());
+                    ClusterError::Forbidden { user, rights, namespace, nearest }
                 }
                 error => error,
             }),
@@ -334,6 +335,7 @@ pub(crate) fn translate(
                     resource: resource.unwrap_or_else(|| kind.plural()).to_owned(),
                 }],
                 namespace: connection.namespace.clone(),
+                nearest: connection.similar_namespaces(),
             },
             None => ClusterError::Refused {
                 resource: kind.plural().to_owned(),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ClusterError, Connection, Right,
+    find::forbidden_or_missing,
     json::{list, text},
     resource::{Kind, Objects},
 };
@@ -50,6 +51,7 @@ pub async fn restorable<T>(
     connection: &Connection,
     found: Result<T, ClusterError>,
 ) -> Result<T, ClusterError> {
+    let found = forbidden_or_missing(connection, found).await;
     if found.as_ref().is_err_and(|error| !error.is_forbidden()) {
         return found;
     }
@@ -107,6 +109,7 @@ impl Rights {
             user: own_name(connection).await.unwrap_or_else(|| connection.user.clone()),
             rights: self.missing.iter().map(right).collect(),
             namespace: connection.namespace.clone(),
+            nearest: connection.similar_namespaces(),
         })
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ClusterError, Connection,
+    find::forbidden_or_missing,
     json::{list, name as name_of, text},
     lease,
     name::{self, MANAGED_BY_LABEL, MANAGER},
@@ -38,7 +39,8 @@ pub async fn shell_plan(connection: &Connection, settings: &ShellSettings) -> Re
     let like = settings.like.as_deref().map(Target::parse).transpose()?;
     let namespace = like.as_ref().and_then(|target| target.namespace.as_deref());
     let connection = connection.in_namespace(namespace.unwrap_or(&connection.namespace));
-    let lender = lender(&connection, like.as_ref(), settings.agent_image.is_some()).await?;
+    let lender = lender(&connection, like.as_ref(), settings.agent_image.is_some()).await;
+    let lender = forbidden_or_missing(&connection, lender).await?;
     let platform =
         connection.client.apiserver_version().await.map(|version| version.platform).unwrap_or_default();
     let architecture = platform

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     ClusterError, Connection,
+    find::forbidden_or_missing,
     json::{name, text},
     lease::{self, Life},
     name::SESSION_LABEL,
@@ -69,7 +70,10 @@ pub async fn sessions(
     };
     let (leases, pods) = (of(Kind::Lease), of(Kind::Pod));
     let (leases, pods) = futures::join!(leases.list(SESSION_LABEL), pods.list(SESSION_LABEL));
-    let (leases, _) = leases?;
+    let (leases, _) = match leases {
+        Err(error) if !all_namespaces => forbidden_or_missing(connection, Err(error)).await?,
+        leases => leases?,
+    };
     let pods = match pods {
         Ok((pods, _)) => pods,
         Err(error) if error.is_forbidden() => Vec::new(),

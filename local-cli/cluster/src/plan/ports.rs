@@ -71,8 +71,7 @@ pub(super) fn behind<'a>(
     port: u16,
 ) -> Option<(&'a str, u16)> {
     let labels = template.pointer("/metadata/labels");
-    let mut selecting =
-        services.iter().filter(|service| selects(service.pointer("/spec/selector"), labels));
+    let mut selecting = services.iter().filter(|service| selects(service.pointer("/spec/selector"), labels));
     let leads = |service: &'a Value| {
         let own = list(service, "/spec/ports")
             .iter()
