@@ -56,7 +56,7 @@ pub use plan::{
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
 };
 pub use pod::{AgentPod, Placed, find_agent};
-pub use presence::stand_in_lost;
+pub use presence::{stand_in_is_gone, stand_in_lost};
 pub use record::{Original, Phase, Record};
 pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, restore};
 pub use rights::restorable;

@@ -16,13 +16,21 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Resolves when the Deployment of this name, which was there, is deleted. Its name carries the session, so another one
 /// is never meant. An API server that does not answer is no loss. Cancel-safe.
 pub async fn stand_in_lost(connection: &Connection, stand_in: &str) -> ClusterError {
-    let deployments = Objects::new(connection, Kind::Deployment);
     loop {
         sleep(LOOK).await;
-        match deployments.find(stand_in).await {
-            Ok(Some(found)) if !is_leaving(&found) => {}
-            Ok(_) => return ClusterError::StandInLost { stand_in: stand_in.to_owned() },
-            Err(error) => tracing::debug!(%error, "stand-in not seen"),
+        if stand_in_is_gone(connection, stand_in).await {
+            return ClusterError::StandInLost { stand_in: stand_in.to_owned() };
+        }
+    }
+}
+
+/// One look, for certain.
+pub async fn stand_in_is_gone(connection: &Connection, stand_in: &str) -> bool {
+    match Objects::new(connection, Kind::Deployment).find(stand_in).await {
+        Ok(found) => found.is_none_or(|found| is_leaving(&found)),
+        Err(error) => {
+            tracing::debug!(%error, "stand-in not seen");
+            false
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use devproxy_capture::Capture;
-use devproxy_cluster::{AgentPod, Connection, Placed, Purpose, find_agent, portforward};
+use devproxy_cluster::{AgentPod, Connection, Placed, Purpose, find_agent, portforward, stand_in_is_gone};
 use devproxy_namespaces::Namespaces;
 use devproxy_tunnel::{
     Carrier, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId,
@@ -35,6 +35,8 @@ const EARLY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// How long the agent has to answer a command.
 const COMMAND: Duration = Duration::from_secs(10);
+/// How long a line about a lost agent waits for the answer whether it was lost with its stand-in.
+const GLANCE: Duration = Duration::from_secs(1);
 /// Attempts at the lane for bulk; a session works without.
 const BULK_ATTEMPTS: u32 = 5;
 
@@ -267,6 +269,14 @@ pub struct Context {
     pub outlet: Outlet,
 }
 
+impl Context {
+    /// Whether no other agent will come: the stand-in was deleted, and who watches it ends the session and says so.
+    async fn is_over(&self) -> bool {
+        let look = stand_in_is_gone(&self.address.connection, &self.address.stand_in);
+        timeout(GLANCE, look).await.unwrap_or(false)
+    }
+}
+
 /// A handle and the future that keeps the link alive until it is dropped.
 pub fn keep(
     context: Context,
@@ -286,7 +296,7 @@ async fn run(
     let mut desired = Desired::default();
     loop {
         serve(&context, connected, &mut commands, &mut desired).await;
-        let ending = desired.is_ending();
+        let ending = desired.is_ending() || context.is_over().await;
         if !ending {
             context.outlet.notice("the connection to the cluster is lost; connecting again").await;
         }
@@ -322,8 +332,7 @@ async fn serve(
                 None => return,
             },
             answer = answers.recv() => match answer {
-                Some(FromAgent::Terminating) if desired.is_ending() => {}
-                Some(FromAgent::Terminating) => {
+                Some(FromAgent::Terminating) => if !desired.is_ending() && !context.is_over().await {
                     context.outlet.notice("the agent's pod is being deleted; waiting for its successor").await;
                 }
                 Some(answer) => if let Some(waiting) = waiting.take() {
