@@ -198,7 +198,7 @@ Examples:
 The session goes on when the program ends; the program is ended with the
 session.")]
 pub struct Exec {
-    /// Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the only session of this laptop]
+    /// Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the session around, else the only one of this laptop]
     #[arg(value_name = "SESSION", add = ArgValueCompleter::new(completion::sessions_here))]
     pub session: Option<String>,
     /// Program and arguments [default: your shell]

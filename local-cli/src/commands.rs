@@ -9,6 +9,8 @@ mod shell;
 mod status;
 mod swap;
 
+use tokio::{runtime::Handle, task::spawn_blocking};
+
 use devproxy_cluster::{ApiSettings, ClusterError, Connection, Holder, Plan, target::Target};
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     cli::{Command, EnvironmentForm, Global, Read},
     environment::Form,
     session::client::Session,
+    terminal::Signals,
     ui::Progress,
 };
 
@@ -25,12 +28,13 @@ pub async fn run(read: Read) -> Result<u8, Failure> {
         return config::run(config, &read);
     }
     let global = read.cli.global;
+    let mut signals = Signals::new()?;
     match read.cli.command {
-        Command::Swap(swap) => swap::run(&global, *swap).await,
-        Command::Shell(shell) => shell::run(&global, *shell).await,
-        Command::Exec(exec) => exec::run(&global, exec).await,
-        Command::Status(status) => status::run(&global, &status).await,
-        Command::Restore(restore) => restore::run(&global, &restore).await,
+        Command::Swap(swap) => swap::run(&global, *swap, &mut signals).await,
+        Command::Shell(shell) => shell::run(&global, *shell, &mut signals).await,
+        Command::Exec(exec) => exec::run(&global, exec, &mut signals).await,
+        Command::Status(status) => signals.during(status::run(&global, &status)).await,
+        Command::Restore(restore) => restore::run(&global, &restore, &mut signals).await,
         Command::Completions(completions) => completions::run(&completions),
         Command::Man(man) => man::run(&man),
         // Above: it alone looks at where the settings come from.
@@ -63,6 +67,7 @@ fn target(global: &Global, text: &str) -> Result<Target, Failure> {
 /// Plans, while the session process that will do it prepares itself.
 async fn planned(
     global: &Global,
+    signals: &mut Signals,
     planning: impl AsyncFnOnce(&Connection) -> Result<Plan, ClusterError>,
 ) -> Result<(Session, Plan), Failure> {
     let mut session = Session::spawn(global.verbose)?;
@@ -71,7 +76,7 @@ async fn planned(
         session.prepare(api_settings(global)).await;
         Ok(planning(&connection).await?)
     };
-    match plan.await {
+    match signals.during(plan).await {
         Ok(plan) => Ok((session, plan)),
         Err(failure) => {
             session.dismiss().await;
@@ -89,8 +94,11 @@ fn progress(global: &Global) -> Progress {
     progress
 }
 
+/// On a thread of its own: a login plugin blocks it for as long as it asks its user, who may leave meanwhile.
 async fn connect(global: &Global) -> Result<Connection, Failure> {
-    Ok(Connection::open(&api_settings(global)).await?)
+    let (settings, runtime) = (api_settings(global), Handle::current());
+    let opening = spawn_blocking(move || runtime.block_on(Connection::open(&settings)));
+    Ok(opening.await.map_err(|e| Failure::new("DP-RUNTIME", e))??)
 }
 
 /// Who the Lease names: user and host of the laptop.

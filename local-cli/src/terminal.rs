@@ -13,12 +13,18 @@ use std::{
 };
 
 use devproxy_namespaces::Entrance;
-use tokio::process::Child;
+use tokio::{
+    process::Child,
+    time::{error::Elapsed, timeout},
+};
 
-use self::{program::exit_code, signals::Got};
 pub use self::{
     program::{Program, enter},
     signals::Signals,
+};
+use self::{
+    program::{exit_code, surprise},
+    signals::Got,
 };
 use crate::{
     Failure,
@@ -26,7 +32,7 @@ use crate::{
     session::{
         client::{Client, Session},
         process::Start,
-        protocol::{Event, Request, ShellEntrance},
+        protocol::{Event, RESTORING, Request, ShellEntrance, Status, WAITING},
     },
     ui::Progress,
 };
@@ -49,33 +55,51 @@ pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Cli
         // The steps of the session are told at its own terminal.
         _ => {}
     };
-    let mut there = true;
+    let (mut there, mut asked) = (true, false);
     let status = loop {
         tokio::select! {
-            status = child.wait() => break status,
+            status = child.wait() => break ended(status)?,
             event = client.next(), if there => match event {
                 Some(event) => show(event),
                 None => there = false,
             },
-            got = signals.next() => got.forward(&child),
+            got = signals.next() => {
+                asked = true;
+                got.forward(&child);
+            }
         }
     };
-    // The session says why it ends before it hangs programs up: that is on its way before this answer.
-    if there && client.send(&Request::Status).await {
-        let rest = async {
-            while let Some(event) = client.next().await
-                && !matches!(event, Event::Status(_))
-            {
-                show(event);
-            }
-        };
-        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+    let state = last_words(client, show).await;
+    match lost {
+        Some(failure) => return Err(failure),
+        None if state.is_ok_and(|state| state.is_none_or(|state| state.phase == RESTORING)) => {
+            progress.notice("the session has ended, and the program with it");
+        }
+        None if asked => {}
+        None => surprise(status, None).iter().for_each(|text| progress.warning(text)),
     }
-    lost.map_or_else(|| ended(status), Err)
+    Ok(exit_code(status))
 }
 
-fn ended(status: std::io::Result<ExitStatus>) -> Result<u8, Failure> {
-    status.map(exit_code).map_err(|e| Failure::new("DP-PROGRAM", e))
+/// What a session still has to say when a program has ended, and its state, `None` when it has ended: it says why before
+/// it hangs programs up, so before this answer.
+async fn last_words(client: &mut Client, mut show: impl FnMut(Event)) -> Result<Option<Status>, Elapsed> {
+    if !client.send(&Request::Status).await {
+        return Ok(None);
+    }
+    let rest = async {
+        loop {
+            match client.next().await? {
+                Event::Status(status) => return Some(*status),
+                event => show(event),
+            }
+        }
+    };
+    timeout(LAST_WORDS, rest).await
+}
+
+fn ended(status: std::io::Result<ExitStatus>) -> Result<ExitStatus, Failure> {
+    status.map_err(|e| Failure::new("DP-PROGRAM", e))
 }
 
 /// One session from start to restore, as seen from the terminal. The result is the program's exit code.
@@ -86,11 +110,11 @@ pub async fn run(
     program: &Program,
     progress: &Progress,
     since: Instant,
+    signals: &mut Signals,
 ) -> Result<u8, Failure> {
-    let mut signals = Signals::new()?;
     let (mut process, client) = session.start(start.clone()).await;
     let mut terminal = Terminal { start, client, progress, since, inside: None, ended: false, failure: None };
-    let result = terminal.drive(program, &mut signals).await;
+    let result = terminal.drive(program, signals).await;
     progress.quiet();
     // Reaps it where it has ended; where the user left early it goes on alone.
     let _ = process.try_wait();
@@ -115,7 +139,7 @@ impl Terminal<'_> {
         if let Some(shell) = self.establish(signals).await? {
             self.progress.quiet();
             match self.start(program, &shell) {
-                Ok(child) => code = self.accompany(child, signals).await,
+                Ok(child) => code = self.accompany(child, program, signals).await,
                 Err(failure) => {
                     self.failure.get_or_insert(failure);
                 }
@@ -129,7 +153,8 @@ impl Terminal<'_> {
     }
 
     fn start(&mut self, program: &Program, shell: &ShellEntrance) -> Result<Child, Failure> {
-        program.spawn(self.inside.insert(enter(shell)?), shell)
+        self.inside = enter(shell)?;
+        program.spawn(self.inside.as_ref(), shell)
     }
 
     /// Until the shell is there; `None` when the session ended instead: its undo is done by then, and the failure
@@ -166,13 +191,25 @@ impl Terminal<'_> {
 
     /// While the program runs. When the session cannot go on, its process hangs the program up; we do it when that
     /// one is dead.
-    async fn accompany(&mut self, mut child: Child, signals: &mut Signals) -> Result<u8, Failure> {
+    async fn accompany(
+        &mut self,
+        mut child: Child,
+        program: &Program,
+        signals: &mut Signals,
+    ) -> Result<u8, Failure> {
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             self.client.send(&Request::Running { pid }).await;
         }
+        let mut asked = false;
         loop {
             tokio::select! {
-                status = child.wait() => return ended(status),
+                status = child.wait() => {
+                    let status = ended(status)?;
+                    if !asked {
+                        self.explain(status, program).await;
+                    }
+                    return Ok(exit_code(status));
+                }
                 event = self.client.next() => match event {
                     Some(Event::Failed(failure)) => self.cannot_go_on(failure),
                     // The terminal is the program's: no spinner.
@@ -188,7 +225,10 @@ impl Terminal<'_> {
                         break;
                     }
                 },
-                got = signals.next() => got.forward(&child),
+                got = signals.next() => {
+                    asked = true;
+                    got.forward(&child);
+                }
             }
         }
         if let Some(inside) = self.inside.clone() {
@@ -201,7 +241,29 @@ impl Terminal<'_> {
             }
         }
         // What SIGKILL did not end is in the kernel's hands; it does not keep the cluster from its restore.
-        tokio::time::timeout(LAST_WAIT, child.wait()).await.map_or(Ok(0), ended)
+        let status = timeout(LAST_WAIT, child.wait()).await;
+        status.map_or(Ok(0), |status| ended(status).map(exit_code))
+    }
+
+    /// Says what a person may not see in the prompt that comes back: that the program was killed, or never listened.
+    async fn explain(&mut self, status: ExitStatus, program: &Program) {
+        let mut said = Vec::new();
+        let state = last_words(&mut self.client, |event| said.push(event)).await;
+        for event in said {
+            match event {
+                Event::Failed(failure) => self.cannot_go_on(failure),
+                Event::Ended => self.ended = true,
+                event => self.show(event),
+            }
+        }
+        let Ok(Some(state)) = state else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let silence = state.silence.filter(|_| state.phase == WAITING && !program.is_shell);
+        if let Some(text) = surprise(status, silence.map(|silence| silence.any()).as_deref()) {
+            self.progress.warning(&text);
+        }
     }
 
     fn cannot_go_on(&mut self, failure: Failure) {

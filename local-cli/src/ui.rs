@@ -78,11 +78,21 @@ impl Progress {
         self.line(&self.paint("33", "!"), &printable(text));
     }
 
+    /// A failure that something else goes on after.
+    pub fn trouble(&self, failure: &Failure) {
+        self.warning(&failure.to_string());
+        self.hint(failure);
+    }
+
     /// The one-line error and its hint.
     pub fn failure(&self, failure: &Failure) {
         self.quiet();
         let label = self.paint("31", "error:");
         self.write(&format!("{label} {}", printable(&failure.to_string())));
+        self.hint(failure);
+    }
+
+    fn hint(&self, failure: &Failure) {
         if let Some(hint) = &failure.hint {
             self.write(&format!("{} {}", self.paint("36", "hint:"), printable(hint)));
         }

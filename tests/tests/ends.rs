@@ -86,13 +86,24 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     assert!(exit.code() == 125 && exit.stderr.contains("ended by `devproxy restore`"), "{exit:?}");
     gone(&shop, &laptop, &before).await?;
 
-    // Somebody deletes the stand-in by hand.
-    let mut swap = swapped(&laptop, &["shopd"]).await?;
-    let label = "app.kubernetes.io/managed-by=devproxy";
-    shop.kubectl(["delete", "deployment", "-l", label]).await?;
-    let exit = swap.wait(RESTORE).await?;
-    assert!(exit.code() == 125 && exit.stderr.contains("DP-STAND-IN-LOST"), "{exit:?}");
-    gone(&shop, &laptop, &before).await?;
+    // Somebody deletes the stand-in by hand, or as restore does: that alone is told, not what follows from it.
+    let other = bed.laptop().await?;
+    other.login(&shop).await?;
+    for by_hand in [true, false] {
+        let mut swap = swapped(&laptop, &["shopd"]).await?;
+        if by_hand {
+            let label = "app.kubernetes.io/managed-by=devproxy";
+            shop.kubectl(["delete", "deployment", "-l", label]).await?;
+        } else {
+            other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+        }
+        let exit = swap.wait(RESTORE).await?;
+        assert!(exit.code() == 125 && exit.stderr.contains("DP-STAND-IN-LOST"), "{exit:?}");
+        let (_, after) = exit.stderr.split_once("handover").context("no handover")?;
+        let told = after.lines().nth(1).unwrap_or_default();
+        assert!(told.ends_with("was deleted [DP-STAND-IN-LOST]; ending the program"), "{exit:?}");
+        gone(&shop, &laptop, &before).await?;
+    }
 
     // The namespace helper is killed.
     let mut swap = swapped(&laptop, &["shopd"]).await?;
@@ -173,6 +184,59 @@ async fn who_leaves_early_gets_the_prompt_and_the_session_process_restores() -> 
     let exit = swap.wait(RESTORE).await?;
     // The program may just have run.
     assert!(exit.stderr.contains("the session process has died"), "{exit:?}");
+    gone(&shop, &laptop, &before).await
+}
+
+/// Whether the process has asked for signals, of which SIGHUP is the last: proc(5), `SigCgt`, a bit for each.
+fn listens_to_signals(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
+    status.starts_with("Name:\tdevproxy\n")
+        && u64::from_str_radix(caught.trim(), 16)
+            .is_ok_and(|mask| mask & (1 << (Signal::SIGHUP as i32 - 1)) != 0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_anything_has_begun_is_answered() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, before) = cart(&bed, "waiting").await?;
+    laptop.relay().stall();
+    let interrupted = "error: interrupted [DP-INTERRUPTED]\n";
+    let left = "error: left before the restore was done [DP-INTERRUPTED]\n\
+                hint: a session that lives goes on with it; `devproxy restore` again finishes any other\n";
+    for (words, told) in [
+        ("swap cart -- true", interrupted),
+        ("swap cart --dry-run", interrupted),
+        ("shell -- true", interrupted),
+        ("exec cart -- true", interrupted),
+        ("status", interrupted),
+        ("restore cart", left),
+    ] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let mut run = laptop.devproxy(words.split(' '))?.spawn()?;
+            shop.until("that it listens", SWAP, async || listens_to_signals(run.pid())).await?;
+            run.signal_group(signal)?;
+            let exit = run.wait(Duration::from_secs(5)).await?;
+            assert_eq!((exit.stderr.as_str(), exit.code()), (told, 130), "{words}: {exit:?}");
+        }
+    }
+    laptop.relay().resume();
+
+    // While a login plugin asks, which itself does not listen.
+    let script = "trap '' INT TERM; echo who are you >&2; exec sleep 3600";
+    let plugin = json!({"exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script],
+        "interactiveMode": "IfAvailable",
+    }});
+    laptop.write_kubeconfig(&laptop.kubeconfig(shop.name(), &plugin))?;
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "true"])?.spawn()?;
+    swap.wait_for("who are you", SWAP).await?;
+    swap.signal_group(Signal::SIGINT)?;
+    let exit = swap.wait(Duration::from_secs(5)).await?;
+    assert!(exit.stderr.ends_with(interrupted) && exit.code() == 130, "{exit:?}");
+    for process in laptop.processes() {
+        kill(Pid::from_raw(process.pid), Signal::SIGKILL)?;
+    }
     gone(&shop, &laptop, &before).await
 }
 
@@ -259,6 +323,13 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
     error: NAMESPACE/cart is swapped by USER on HOST since THEN (session ID) [DP-HELD]
     hint: it is your own, on this laptop: `devproxy exec NAMESPACE/cart` joins it, `devproxy restore NAMESPACE/cart` ends it
     ");
+    insta::assert_snapshot!(told("status -A").await?, @"
+    exit code 0
+    SESSION  DEPLOYMENT  HOLDER  SINCE  PHASE  AGENT
+    ID NAMESPACE/cart  this laptop  -  swapped  cart-devproxy-XXXX
+      ! user `system:serviceaccount:NAMESPACE:developer-edit` may not list leases in all namespaces [DP-FORBIDDEN]
+    hint: ask for one namespace with -n NAMESPACE, or an administrator for the right on all
+    ");
     swap.signal(Signal::SIGSTOP)?;
     kill(session_process(&laptop)?, Signal::SIGKILL)?;
     insta::assert_snapshot!(told("status").await?, @"
@@ -274,6 +345,16 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
     SESSION  DEPLOYMENT  HOLDER  SINCE  PHASE  AGENT
     ID NAMESPACE/cart  USER@HOST AGE dead  cart-devproxy-XXXX
       … NAMESPACE/cart: its processes on this laptop are dead; `devproxy restore NAMESPACE/cart` puts it back
+    ");
+    insta::assert_snapshot!(told("exec cart -- true").await?, @"
+    exit code 125
+    error: no session `cart` runs on this laptop [DP-NO-SESSION]
+    hint: NAMESPACE/cart: its processes on this laptop are dead; `devproxy restore NAMESPACE/cart` puts it back
+    ");
+    insta::assert_snapshot!(told("exec -- true").await?, @"
+    exit code 125
+    error: no session runs on this laptop [DP-NO-SESSION]
+    hint: NAMESPACE/cart: its processes on this laptop are dead; `devproxy restore NAMESPACE/cart` puts it back
     ");
     insta::assert_snapshot!(told("swap cart -- shopd").await?, @"
     exit code 125

@@ -88,9 +88,68 @@ async fn a_second_terminal_is_in_the_same_pod() -> Result<()> {
     ports_open_by_the_table(&shop, &laptop, &pod).await?;
     files_follow_their_config_map(&shop, &laptop).await?;
 
+    let mut joined =
+        laptop.devproxy(["exec", "cart", "--", "bash", "-c", "echo up; exec sleep 3600"])?.spawn()?;
+    joined.wait_for("up", DONE).await?;
     swap.signal(Signal::SIGTERM)?;
     swap.wait(RESTORE).await?.success()?;
+    let exit = joined.wait(DONE).await?;
+    assert_eq!(
+        (exit.stderr.as_str(), exit.code()),
+        ("  … the session has ended, and the program with it\n", 129)
+    );
     shop.ready("cart").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_inside_ones_own_sessions_are_known() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("inside").await?;
+    shop.deploy(App::shop("cart").replicas(0)).await?;
+    shop.deploy(App::shop("card").replicas(0)).await?;
+    let laptop = bed.laptop().await?;
+    laptop.login(&shop).await?;
+    let server = laptop.api_server();
+    // The laptop's way to the API server is none of the pod's.
+    let local = server.split(':').next().unwrap_or_default();
+    let mut sessions = Vec::new();
+    for name in ["cart", "card"] {
+        let words = ["swap", name, "--local", local, "--", "bash", "-c", "trap 'exit 0' TERM; read end"];
+        let mut swap = laptop.devproxy(words)?.spawn()?;
+        swap.wait_for("handover", SWAP).await?;
+        sessions.push(swap);
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"since [0-9TZ:-]+ \(session [a-z0-9]{10}\)", "since THEN (session ID)");
+    settings.add_filter(r"by .* on .* since", "by USER on HOST since");
+    settings.add_filter(r"\([a-z0-9]{10}\)", "(ID)");
+    let _filters = settings.bind_to_scope();
+    let told = |exit: &Exit| {
+        let text = format!("exit code {}\n{}{}", exit.code(), exit.stdout, exit.stderr);
+        text.replace(shop.name(), "NAMESPACE")
+    };
+    let outside = laptop.devproxy(["exec", "--", "true"])?.output(DONE).await?;
+    ensure!(outside.stderr.contains("DP-WHICH-SESSION"), "{outside:?}");
+    insta::assert_snapshot!(told(&exec(&laptop, &["devproxy", "exec", "--", "printenv", "DEVPROXY_SESSION"]).await?), @"
+    exit code 0
+    NAMESPACE/cart
+    ");
+    insta::assert_snapshot!(told(&exec(&laptop, &["devproxy", "exec", "--", "bash", "-c", "exit 7"]).await?), @"exit code 7");
+    insta::assert_snapshot!(told(&exec(&laptop, &["devproxy", "exec", "card", "--", "true"]).await?), @"
+    exit code 125
+    error: from the shell of one session no other can be joined [DP-NAMESPACES]
+    hint: join it in a terminal outside of the session
+    ");
+    insta::assert_snapshot!(told(&exec(&laptop, &["devproxy", "swap", "card", "--", "true"]).await?), @"
+    exit code 125
+    error: NAMESPACE/card is swapped by USER on HOST since THEN (session ID) [DP-HELD]
+    hint: it is your own, on this laptop: `devproxy exec NAMESPACE/card` joins it, `devproxy restore NAMESPACE/card` ends it
+    ");
+    for mut swap in sessions {
+        swap.write("end\n")?;
+        swap.wait(RESTORE).await?;
+    }
+    Ok(())
 }
 
 async fn exit_codes(laptop: &Laptop) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use devproxy_tests::{App, Bed, Image, Laptop, Namespace, Run};
+use devproxy_tests::{App, Bed, Exit, Image, Laptop, Namespace, Run};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -147,4 +147,90 @@ async fn an_original_without_ports_is_not_taken_away_without_a_word() -> Result<
     ! neither worker nor a Service names a TCP port, so it is scaled to 0 at once; `-p PORT` waits until the program listens there
     ");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_services_own_port_is_not_taken_for_the_pods() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("service").await?;
+    let own = json!({"ports": [{"name": "http", "port": 80, "targetPort": "http"}]});
+    shop.deploy(App::shop("web").service(own)).await?;
+    shop.client().await?;
+    let laptop = bed.laptop().await?;
+    laptop.login(&shop).await?;
+    let warned = async |ports: &str| -> Result<String> {
+        let plan =
+            laptop.devproxy(["swap", "web", "-p", ports, "--dry-run"])?.output(SOON).await?.success()?;
+        Ok(plan.stdout.lines().filter(|line| line.starts_with('!')).collect::<Vec<_>>().join("\n"))
+    };
+    insta::assert_snapshot!(warned("80:3000").await?, @"! no Service leads to port 80 of web's pods, Service web leads from 80 to 8080: was `-p 8080:3000` meant?");
+    insta::assert_snapshot!(warned("8081:3000").await?, @"! no Service leads to port 8081 of web's pods and no container names it, they name 8080: was `-p 8080:3000` meant?");
+    insta::assert_snapshot!(warned("8080:3000").await?, @"");
+
+    // What the line says is what has to be typed.
+    let words = ["swap", "web", "-p", "8080:3000", "--", "env", "PORT=3000", "shopd"];
+    let mut swap = laptop.devproxy(words)?.env("VERSION", "mine").spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    shop.until_swapped("web").await?;
+    ensure!(shop.ask("http://web:80/version").await? == "mine\n");
+    swap.signal(Signal::SIGTERM)?;
+    swap.wait(RESTORE).await?;
+    shop.ready("web").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_was_killed_or_never_listened_is_told() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "silent").await?;
+    let before = shop.objects().await?;
+    let lines = |exit: &Exit| {
+        let told = exit.stderr.lines().filter(|line| line.trim_start().starts_with('!'));
+        format!("exit code {}\n{}", exit.code(), told.collect::<Vec<_>>().join("\n"))
+    };
+    let told = async |script: &str| -> Result<String> {
+        let words = ["swap", "cart", "--", "bash", "-c", script];
+        Ok(lines(&laptop.devproxy(words)?.output(RESTORE).await?))
+    };
+    insta::assert_snapshot!(told("exit 3").await?, @"
+    exit code 3
+      ! the program ended (exit code 3) before anything listened on 8080
+    ");
+    insta::assert_snapshot!(told("kill -SEGV $$").await?, @"
+    exit code 139
+      ! the program was ended by SIGSEGV before anything listened on 8080
+    ");
+
+    // One that has listened needs no word, unless it was killed.
+    let mut swap =
+        laptop.devproxy(["swap", "cart", "--", "bash", "-c", "shopd & read end; exit 3"])?.spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    swap.write("end\n")?;
+    insta::assert_snapshot!(lines(&swap.wait(RESTORE).await?), @"exit code 3");
+    let mut swap =
+        laptop.devproxy(["swap", "cart", "--", "bash", "-c", "shopd & read end; kill -KILL $$"])?.spawn()?;
+    swap.wait_for("handover", SWAP).await?;
+    let joined = laptop.devproxy(["exec", "cart", "--", "bash", "-c", "kill -SEGV $$"])?.output(SOON).await?;
+    insta::assert_snapshot!(lines(&joined), @"
+    exit code 139
+      ! the program was ended by SIGSEGV
+    ");
+    swap.write("end\n")?;
+    insta::assert_snapshot!(lines(&swap.wait(RESTORE).await?), @"
+    exit code 137
+      ! the program was ended by SIGKILL
+    ");
+
+    // Who ends it knows.
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "sleep", "3600"])?.spawn()?;
+    swap.wait_for("first listen", SWAP).await?;
+    shop.until("the program", SOON, async || {
+        laptop.processes().iter().any(|process| {
+            std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).is_ok_and(|name| name == "sleep\n")
+        })
+    })
+    .await?;
+    swap.signal_group(Signal::SIGINT)?;
+    insta::assert_snapshot!(lines(&swap.wait(RESTORE).await?), @"exit code 130");
+    shop.ready("cart").await?;
+    before.require_same(&shop.objects().await?)
 }

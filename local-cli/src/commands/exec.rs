@@ -1,55 +1,63 @@
 //! `devproxy exec`: join a running session of this laptop.
 
-use std::io;
+use std::{io, time::Duration};
 
+use devproxy_cluster::{SessionInfo, sessions, target::Target};
+use tokio::time::timeout;
+
+use super::{restore::is_ours, status::remedy};
 use crate::{
     Failure,
     cli::{Exec, Global},
-    environment::Form,
+    environment::{self, Form},
     session::{
         client::Client,
-        protocol::{Event, Request, Status},
+        protocol::{Event, Request, ShellEntrance, Status},
         runtime::RuntimeFolder,
     },
     terminal::{self, Program, Signals},
 };
 
-pub(super) async fn run(global: &Global, exec: Exec) -> Result<u8, Failure> {
-    // A namespace of a variable or a file is where to look for Deployments, not a choice among sessions.
-    let namespace = global.namespace.as_deref().filter(|_| global.namespace_typed);
+/// How long the cluster is asked about a session that is not here.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(global: &Global, exec: Exec, signals: &mut Signals) -> Result<u8, Failure> {
     let program = Program::find(&exec.program, Form::Merged)?;
-    let (mut client, _) = find(namespace, exec.session.as_deref()).await?;
+    let (mut client, shell) = signals.during(join(global, exec.session.as_deref())).await?;
+    // From here on signals are for the program.
+    let child = program.spawn(terminal::enter(&shell)?.as_ref(), &shell)?;
+    terminal::accompany(child, signals, &mut client).await
+}
+
+async fn join(global: &Global, wanted: Option<&str>) -> Result<(Client, Box<ShellEntrance>), Failure> {
+    let (mut client, _) = find(global, wanted).await?;
     client.send(&Request::Join).await;
-    let shell = loop {
+    loop {
         match client.next().await {
-            Some(Event::Shell(shell)) => break shell,
+            Some(Event::Shell(shell)) => return Ok((client, shell)),
             Some(Event::Failed(failure)) => return Err(failure),
             Some(_) => {}
             None => return Err(Failure::new("DP-SESSION-ENDED", "the session has ended")),
         }
-    };
-    // From here on signals are for the program.
-    let mut signals = Signals::new()?;
-    let child = program.spawn(&terminal::enter(&shell)?, &shell)?;
-    terminal::accompany(child, &mut signals, &mut client).await
+    }
 }
 
-/// The session that `wanted` names, or the only one, in `namespace` if that was given; with its state.
-async fn find(namespace: Option<&str>, wanted: Option<&str>) -> Result<(Client, Status), Failure> {
+/// The session that `wanted` names, else the one in whose shell we are, else the only one; with its state.
+async fn find(global: &Global, wanted: Option<&str>) -> Result<(Client, Status), Failure> {
+    // A namespace of a variable or a file is where to look for Deployments, not a choice among sessions.
+    let namespace = global.namespace.as_deref().filter(|_| global.namespace_typed);
     let mut sessions = living().await;
     sessions.retain(|(_, status)| namespace.is_none_or(|namespace| namespace == status.namespace));
+    let inside = std::env::var(environment::ID).unwrap_or_default();
     if let Some(wanted) = wanted {
         sessions.retain(|(_, status)| names(wanted, status));
+    } else if let Some(own) = sessions.iter().position(|(_, status)| status.id == inside) {
+        sessions = vec![sessions.swap_remove(own)];
     }
-    match (sessions.len(), wanted) {
-        (1, _) => sessions.pop().ok_or_else(|| Failure::new("DP-NO-SESSION", "no session")),
-        (0, Some(wanted)) => {
-            Err(Failure::new("DP-NO-SESSION", format!("no session `{wanted}` runs on this laptop"))
-                .hint("`devproxy status` lists them"))
-        }
-        (0, None) => Err(Failure::new("DP-NO-SESSION", "no session runs on this laptop")
-            .hint("`devproxy swap NAME` starts one")),
-        (count, _) => {
+    match sessions.len() {
+        1 => sessions.pop().ok_or_else(|| Failure::new("DP-NO-SESSION", "no session")),
+        0 => Err(none(global, wanted).await),
+        count => {
             let list: Vec<_> =
                 sessions.iter().map(|(_, s)| format!("{}/{} ({})", s.namespace, s.name, s.id)).collect();
             Err(Failure::new(
@@ -59,6 +67,32 @@ async fn find(namespace: Option<&str>, wanted: Option<&str>) -> Result<(Client, 
             .hint("name one of them"))
         }
     }
+}
+
+/// No session answers here. One that is over may have left a stand-in in the cluster.
+async fn none(global: &Global, wanted: Option<&str>) -> Failure {
+    let (cause, hint) = match wanted {
+        Some(wanted) => {
+            (format!("no session `{wanted}` runs on this laptop"), "`devproxy status` lists them")
+        }
+        None => ("no session runs on this laptop".to_owned(), "`devproxy swap NAME` starts one"),
+    };
+    let remedy = timeout(PATIENCE, left(global, wanted)).await.ok().flatten();
+    Failure::new("DP-NO-SESSION", cause).hint(remedy.unwrap_or_else(|| hint.to_owned()))
+}
+
+/// What to do about the session that `wanted` names, or about one of ours, if it is over.
+async fn left(global: &Global, wanted: Option<&str>) -> Option<String> {
+    let target = wanted.and_then(|wanted| Target::parse(wanted).ok());
+    let mut connection = super::connect(global).await.ok()?;
+    if let Some(namespace) = target.as_ref().and_then(|target| target.namespace.as_deref()) {
+        connection = connection.in_namespace(namespace);
+    }
+    let is_it = |info: &SessionInfo| match &target {
+        Some(Target { name, .. }) => info.session == *name || info.deployment.as_ref() == Some(name),
+        None => is_ours(info),
+    };
+    sessions(&connection, false).await.ok()?.iter().filter(|info| is_it(info)).find_map(remedy)
 }
 
 /// All sessions of this laptop that answer; sockets of dead ones are removed.

@@ -16,10 +16,19 @@ use crate::{
     Failure,
     cli::{Global, Restore},
     session::protocol::{Event, Request, Status},
+    terminal::Signals,
     ui::Progress,
 };
 
-pub(super) async fn run(global: &Global, wanted: &Restore) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, wanted: &Restore, signals: &mut Signals) -> Result<u8, Failure> {
+    signals.during(Box::pin(restore(global, wanted))).await.map_err(|failure| match failure.code.as_str() {
+        "DP-INTERRUPTED" => Failure { cause: "left before the restore was done".to_owned(), ..failure }
+            .hint("a session that lives goes on with it; `devproxy restore` again finishes any other"),
+        _ => failure,
+    })
+}
+
+async fn restore(global: &Global, wanted: &Restore) -> Result<u8, Failure> {
     let progress = super::progress(global);
     // All of them first: a typo in the last one is no reason to have ended the others.
     let named: Vec<_> =
@@ -170,7 +179,7 @@ async fn several(connection: &Connection, wanted: &Restore, progress: &Progress)
     Ok(())
 }
 
-fn is_ours(info: &SessionInfo) -> bool {
+pub(super) fn is_ours(info: &SessionInfo) -> bool {
     let holder = super::holder();
     info.user == holder.user && info.host == holder.host
 }

@@ -9,10 +9,10 @@ use crate::{
     Failure,
     cli::{Global, Shell},
     session::process::Start,
-    terminal,
+    terminal::{self, Signals},
 };
 
-pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, shell: Shell, signals: &mut Signals) -> Result<u8, Failure> {
     if let Some(like) = &shell.like {
         super::target(global, like)?;
     }
@@ -27,11 +27,11 @@ pub(super) async fn run(global: &Global, shell: Shell) -> Result<u8, Failure> {
     let since = Instant::now();
     progress.begun("plan");
     let planning = async |connection: &_| shell_plan(connection, &settings).await;
-    let (session, plan) = super::planned(global, planning).await?;
+    let (session, plan) = super::planned(global, signals, planning).await?;
     progress.done("plan", &format!("1 pod in {}, nobody's place is taken", plan.namespace), since.elapsed());
     for warning in &plan.warnings {
         progress.warning(&warning.text);
     }
     let start = Start { api: super::api_settings(global), plan, options, verbose: global.verbose };
-    terminal::run(session, start, &program, &progress, since).await
+    terminal::run(session, start, &program, &progress, since, signals).await
 }

@@ -1,7 +1,7 @@
 //! `devproxy status`: who holds what since when, in the cluster and on this laptop.
 
 use console::Term;
-use devproxy_cluster::{Life, SessionInfo, require_namespace, sessions};
+use devproxy_cluster::{ClusterError, Connection, Life, SessionInfo, require_namespace, sessions};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         Ok(held) => held,
         // Inside a session we are the pod, which may not read Leases; what runs here is known all the same.
         Err(error) if !here.is_empty() => {
-            Progress::new().warning(&Failure::from(error).to_string());
+            warn(&connection, error);
             Vec::new()
         }
         Err(error) => return Err(error.into()),
@@ -42,7 +42,7 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         if here.is_empty() {
             return Err(error.into());
         }
-        Progress::new().warning(&Failure::from(error).to_string());
+        warn(&connection, error);
     }
     let mut rows = Vec::new();
     for info in held {
@@ -74,18 +74,33 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
     Ok(0)
 }
 
+/// What the cluster does not tell. Nobody should grant a pod what its developer may see in another terminal.
+fn warn(connection: &Connection, error: ClusterError) {
+    let mut failure = Failure::from(error);
+    failure.hint = failure.hint.filter(|_| !connection.is_of_pod());
+    Progress::new().trouble(&failure);
+}
+
 /// Below the table, where it is never cut: what is wrong, and what to do.
 fn notes(info: &SessionInfo) -> Vec<String> {
-    let title = format!("{}/{}", info.namespace, info.deployment.as_ref().unwrap_or(&info.session));
     let words = info.agent.as_ref().and_then(|agent| Some((&agent.pod, agent.words.as_ref()?)));
     let words = words.map(|(pod, words)| format!("{pod}: {words}"));
+    words.into_iter().chain(remedy(info)).collect()
+}
+
+/// What to do about a session that is over.
+pub(super) fn remedy(info: &SessionInfo) -> Option<String> {
     let cause = match info.life {
-        Life::Alive => None,
-        Life::Expired => Some("its laptop has given no sign of life for two minutes"),
-        Life::Dead => Some("its processes on this laptop are dead"),
+        Life::Alive => return None,
+        Life::Expired => "its laptop has given no sign of life for two minutes",
+        Life::Dead => "its processes on this laptop are dead",
     };
-    let remedy = cause.map(|cause| format!("{title}: {cause}; `devproxy restore {title}` puts it back"));
-    words.into_iter().chain(remedy).collect()
+    let title = title(info);
+    Some(format!("{title}: {cause}; `devproxy restore {title}` puts it back"))
+}
+
+fn title(info: &SessionInfo) -> String {
+    format!("{}/{}", info.namespace, info.deployment.as_ref().unwrap_or(&info.session))
 }
 
 fn table(rows: &[Row], now: Timestamp, room: usize) -> String {
@@ -128,7 +143,7 @@ fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timesta
 
 /// What it does, and what keeps its clients waiting.
 fn phase(here: &protocol::Status, now: Timestamp) -> String {
-    let waits = here.phase != "starting" && here.phase != "restoring";
+    let waits = here.phase == protocol::WAITING || here.phase == "swapped";
     match &here.silence {
         Some(silence) if waits => {
             let word = here.phase.split(' ').next().unwrap_or_default();

@@ -7,8 +7,11 @@ use std::{
     time::Instant,
 };
 
-use devproxy_cluster::{Drain, FileKind, Handover, HandoverMode, Plan, Protocol, SwapSettings, plan};
+use devproxy_cluster::{
+    ClusterError, Connection, Drain, FileKind, Handover, HandoverMode, Plan, Protocol, SwapSettings, plan,
+};
 
+use super::exec::living;
 use crate::{
     Failure,
     cli::{self, Global, Output, SessionFlags, Swap},
@@ -16,10 +19,10 @@ use crate::{
         process::{Options, Start},
         protocol::PortPair,
     },
-    terminal::{self, Program},
+    terminal::{self, Program, Signals},
 };
 
-pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
+pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> Result<u8, Failure> {
     super::target(global, &swap.target)?;
     let settings = SwapSettings {
         target: swap.target.clone(),
@@ -47,18 +50,28 @@ pub(super) async fn run(global: &Global, swap: Swap) -> Result<u8, Failure> {
     let since = Instant::now();
     progress.begun("plan");
     let Some(program) = program else {
-        let plan = plan(&super::connect(global).await?, &settings).await?;
+        let planning = async { Ok(planned(&super::connect(global).await?, &settings).await?) };
+        let plan = signals.during(planning).await?;
         progress.quiet();
         return dry_run(&plan, swap.output);
     };
     let (session, plan) =
-        super::planned(global, async |connection| plan(connection, &settings).await).await?;
+        super::planned(global, signals, async |connection| planned(connection, &settings).await).await?;
     progress.done("plan", &summary(&plan), since.elapsed());
     for warning in &plan.warnings {
         progress.warning(&warning.text);
     }
     let start = Start { api: super::api_settings(global), plan, options, verbose: global.verbose };
-    terminal::run(session, start, &program, &progress, since).await
+    terminal::run(session, start, &program, &progress, since, signals).await
+}
+
+async fn planned(connection: &Connection, settings: &SwapSettings) -> Result<Plan, ClusterError> {
+    let mut result = plan(connection, settings).await;
+    if let Err(ClusterError::Held { session, own, .. }) = &mut result {
+        // From inside of a session's shell its place looks like another; but what answers here is one's own.
+        *own |= living().await.iter().any(|(_, status)| status.id == *session);
+    }
+    result
 }
 
 pub(super) fn options(flags: &SessionFlags) -> Result<Options, Failure> {

@@ -26,7 +26,7 @@ use crate::{
         link::{Address, AgentHandle, Connected},
         outlet::Outlet,
         process::Start,
-        protocol::ShellEntrance,
+        protocol::{ShellEntrance, WAITING},
         shared::Shared,
     },
 };
@@ -145,8 +145,9 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
         if plan.handover == Handover::OnListen {
             let awaited = Awaited::of(plan, &start.options);
             shared.outlet.notice(&awaited.line(original)).await;
-            shared.open(entrance, "waiting for the program to listen").await;
+            shared.open(entrance, WAITING).await;
             let port = program_ready(capture, namespaces, &plan.ready, &awaited.locals()).await?;
+            shared.update(|status| "handing over".clone_into(&mut status.phase));
             let since = Instant::now();
             hand_over(agent, capture, swap).await?;
             let (port, by) = (awaited.told(port), answered_by(capture, port));

@@ -17,6 +17,11 @@ pub const SCHEMA: u32 = 1;
 /// Longest line either side accepts, in bytes. A plan holds a whole pod template; etcd keeps at most 1.5 MiB.
 const MAX_LINE: u64 = 16 << 20;
 
+/// [`Status::phase`] until somebody listens.
+pub const WAITING: &str = "waiting for the program to listen";
+/// [`Status::phase`] when the session is ending.
+pub const RESTORING: &str = "restoring";
+
 /// To the session process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -88,7 +93,7 @@ pub struct Status {
     pub namespace: String,
     /// Name of the original; of the agent's pod for `devproxy shell`.
     pub name: String,
-    /// `starting`, `waiting for the program to listen`, `swapped`, `restoring`.
+    /// `starting`, `waiting for the program to listen`, `handing over`, `swapped`, `restoring`.
     pub phase: String,
     /// The agent's pod.
     pub pod: Option<String>,

@@ -55,6 +55,15 @@ impl Signals {
         })
     }
 
+    /// What `work` comes to, unless a signal comes before: then it is dropped.
+    pub async fn during<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            _ = self.next() => Err(Failure::interrupted()),
+            result = work => result,
+        }
+    }
+
     /// Cancel-safe.
     pub async fn next(&mut self) -> Got {
         tokio::select! {

@@ -10,7 +10,7 @@ use devproxy_cluster::{OriginalOutcome, Outcome, Plan, SpliceHook, Splicing, Swa
 use super::shell::Live;
 use crate::{
     Failure,
-    session::{link::AgentHandle, outlet::Outlet, shared::Shared},
+    session::{link::AgentHandle, outlet::Outlet, protocol::RESTORING, shared::Shared},
 };
 
 /// A restore that fails (the API server is away) is tried again this often before it is left to `devproxy restore`.
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// Ends the session. Whatever happens here, the Lease goes last, so `devproxy restore` can repeat it.
 pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared: &Shared) {
     let since = Instant::now();
-    shared.update(|status| "restoring".clone_into(&mut status.phase));
+    shared.update(|status| RESTORING.clone_into(&mut status.phase));
     let mut hook =
         live.as_ref().map(|live| Hook { agent: live.agent.clone(), outlet: shared.outlet.clone() });
     let hook = hook.as_mut().map(|hook| -> &mut dyn SpliceHook { hook });
