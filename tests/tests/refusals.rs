@@ -429,7 +429,8 @@ async fn a_namespace_that_does_not_exist_is_told_from_an_empty_one() -> Result<(
     let view =
         laptop.administrator().run(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])?;
     let view: serde_json::Value = serde_json::from_str(&view)?;
-    laptop.write_kubeconfig(&laptop.kubeconfig(shop.name(), &view["users"][0]["user"]))?;
+    let mut user = view["users"][0]["user"].clone();
+    laptop.write_kubeconfig(&laptop.kubeconfig(shop.name(), &user))?;
     let refused = async |words: &str| refused(&shop, &laptop, words).await;
 
     insta::assert_snapshot!(refused("status").await?, @"
@@ -457,7 +458,28 @@ async fn a_namespace_that_does_not_exist_is_told_from_an_empty_one() -> Result<(
             ");
         }
     }
-    insta::assert_snapshot!(refused("status -A -o json").await?.lines().next().unwrap_or_default(), @"exit code 0");
+    let some = refused("status -A -o json").await?;
+    insta::assert_snapshot!(some.lines().next().unwrap_or_default(), @"exit code 0");
+
+    // Nor may one who reads namespaces read Deployments in one that does not exist.
+    user["as"] = json!("system:kube-scheduler");
+    laptop.write_kubeconfig(&laptop.kubeconfig(shop.name(), &user))?;
+    insta::assert_snapshot!(refused("swap zzz/cart -- shopd").await?, @"
+    exit code 125
+    error: there is no namespace `zzz` [DP-NO-NAMESPACE]
+    hint: -n NAMESPACE or --context NAME selects another
+    ");
+    let misspelt = format!("swap {}x/cart -- shopd", shop.name());
+    insta::assert_snapshot!(refused(&misspelt).await?, @"
+    exit code 125
+    error: there is no namespace `NAMESPACEx` [DP-NO-NAMESPACE]
+    hint: did you mean `NAMESPACE`
+    ");
+    insta::assert_snapshot!(refused("swap cart -- shopd").await?, @"
+    exit code 125
+    error: user `system:kube-scheduler` may not get deployments in namespace `NAMESPACE` [DP-FORBIDDEN]
+    hint: is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-kube-scheduler --clusterrole=edit --user=system:kube-scheduler -n NAMESPACE` or with the rbac.yaml that comes with devproxy
+    ");
     Ok(())
 }
 
