@@ -229,11 +229,12 @@ async fn who_leaves_before_anything_has_begun_is_answered() -> Result<()> {
         "interactiveMode": "IfAvailable",
     }});
     laptop.write_kubeconfig(&laptop.kubeconfig(shop.name(), &plugin))?;
-    let mut swap = laptop.devproxy(["swap", "cart", "--", "true"])?.spawn()?;
+    let swap = laptop.devproxy(["swap", "cart", "--", "true"])?.env("NO_COLOR", "1");
+    let mut swap = swap.terminal().spawn()?;
     swap.wait_for("who are you", SWAP).await?;
-    swap.signal_group(Signal::SIGINT)?;
+    swap.write("\x03")?;
     let exit = swap.wait(Duration::from_secs(5)).await?;
-    assert!(exit.stderr.ends_with(interrupted) && exit.code() == 130, "{exit:?}");
+    assert!(exit.stdout.contains(interrupted.trim_end()) && exit.code() == 130, "{exit:?}");
     for process in laptop.processes() {
         kill(Pid::from_raw(process.pid), Signal::SIGKILL)?;
     }

@@ -145,6 +145,9 @@ async fn from_inside_ones_own_sessions_are_known() -> Result<()> {
     error: NAMESPACE/card is swapped by USER on HOST since THEN (session ID) [DP-HELD]
     hint: it is your own, on this laptop: `devproxy exec NAMESPACE/card` joins it, `devproxy restore NAMESPACE/card` ends it
     ");
+    // With the pod's own login, to which nobody shall grant what the developer has.
+    let status = exec(&laptop, &["env", "KUBECONFIG=/none", "devproxy", "status"]).await?;
+    insta::assert_snapshot!(status.stderr.replace(shop.name(), "NAMESPACE"), @"  ! user `system:serviceaccount:NAMESPACE:default` may not list leases in namespace `NAMESPACE` [DP-FORBIDDEN]");
     for mut swap in sessions {
         swap.write("end\n")?;
         swap.wait(RESTORE).await?;
