@@ -168,8 +168,8 @@ async fn kubectl_runs_and_completes_the_plugin() -> Result<()> {
     Usage: kubectl devproxy exec [OPTIONS] [SESSION] [-- <COMMAND>...]
 
     Arguments:
-      [SESSION]     Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the only session of this
-                    laptop]
+      [SESSION]     Session id, Deployment or NAMESPACE/DEPLOYMENT [default: the session around, else
+                    the only one of this laptop]
       [COMMAND]...  Program and arguments [default: your shell]
 
     Options:
