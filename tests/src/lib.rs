@@ -21,7 +21,8 @@
 //! - [`node`]: a real Kubernetes node on this machine, up in seconds; [`kubectl`]: how the bed speaks to its API;
 //! - [`namespace`]: a test's own part of the cluster; [`app`]: what is deployed there; [`images`]: of what;
 //! - [`laptop`]: where the product runs; [`relay`]: the wire from there to the API server;
-//! - [`load`]: requests inside the cluster, counted; [`objects`]: a namespace before and after;
+//! - [`load`]: requests inside the cluster, counted; [`objects`]: a namespace before and after; [`snapshots`]: what is
+//!   printed, as a whole;
 //! - [`host`]: what the bed does to the machine it runs on.
 //!
 //! Requirements are Linux, root, Go, and Debian's packages, which are installed when missing. What is missing is an
@@ -39,6 +40,7 @@ pub mod namespace;
 pub mod node;
 pub mod objects;
 pub mod relay;
+pub mod snapshots;
 
 pub use app::App;
 pub use bed::Bed;

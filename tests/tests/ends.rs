@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run};
+use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run, snapshots};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -297,15 +297,11 @@ async fn told(shop: &Namespace, laptop: &Laptop, words: &str) -> Result<String> 
     Ok(text.replace(shop.name(), "NAMESPACE").replace(&laptop.user(), "USER").replace(&host, "HOST"))
 }
 
+/// Also the columns of `devproxy status`, which are as wide as names and ages.
 fn filters() -> insta::internals::SettingsBindDropGuard {
-    let mut settings = insta::Settings::clone_current();
-    settings.add_filter(r" +[0-9]+\.[0-9] s\b", "  TIME");
-    settings.add_filter(r"-devproxy-[a-z0-9]{4}(-[a-z0-9]+-[a-z0-9]{5})?\b", "-devproxy-XXXX");
+    let mut settings = snapshots::filters();
     settings.add_filter(r"\b[a-z0-9]{10} +NAMESPACE", "ID NAMESPACE");
-    settings.add_filter(r"\(session [a-z0-9]{10}\)", "(session ID)");
-    settings.add_filter(r"since [0-9TZ:-]+", "since THEN");
     settings.add_filter(r" +[0-9]+[sm] +", " AGE ");
-    settings.add_filter(r"pid [0-9]+", "pid PID");
     settings.add_filter(r" {2,}", "  ");
     settings.bind_to_scope()
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use devproxy_tests::{App, Bed, Exit, Laptop, LaptopCommand, Namespace};
+use devproxy_tests::{App, Bed, Exit, Laptop, LaptopCommand, Namespace, snapshots};
 use serde_json::json;
 
 /// Nothing else takes longer than an API server that does not answer, which is given up after 10 s.
@@ -31,14 +31,6 @@ async fn output(
 
 async fn refused(shop: &Namespace, laptop: &Laptop, words: &str) -> Result<String> {
     output(shop, laptop, laptop.devproxy(words.split(' '))?, SOON).await
-}
-
-/// Times and the random part of names.
-fn filters() -> insta::internals::SettingsBindDropGuard {
-    let mut settings = insta::Settings::clone_current();
-    settings.add_filter(r" +[0-9]+\.[0-9] s\b", "  TIME");
-    settings.add_filter(r"-devproxy-[a-z0-9]{4}\b", "-devproxy-XXXX");
-    settings.bind_to_scope()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -391,7 +383,7 @@ async fn a_pod_that_cannot_start_is_told_in_its_own_words() -> Result<()> {
     laptop.login(&shop).await?;
     let before = shop.objects().await?;
     let refused = async |words: &str| output(&shop, &laptop, laptop.devproxy(words.split(' '))?, POD).await;
-    let _filters = filters();
+    let _filters = snapshots::filters().bind_to_scope();
     insta::assert_snapshot!(refused("swap missing -- shopd").await?, @r#"
     exit code 125
       ✓ plan      1 stand-in pod, missing 0 → 0 replicas, 8080/tcp  TIME
@@ -492,7 +484,7 @@ async fn a_laptop_that_refuses_namespaces_is_told_with_the_remedy() -> Result<()
     laptop.login(&shop).await?;
     laptop.install_product_as("devproxy")?;
     let before = shop.objects().await?;
-    let _filters = filters();
+    let _filters = snapshots::filters().bind_to_scope();
     // The limit holds for the namespaces below the one where it is set.
     let script = "echo 0 > /proc/sys/user/max_user_namespaces; exec devproxy swap cart -- shopd";
     let words = ["--user", "--map-current-user", "--keep-caps", "sh", "-c", script];

@@ -133,7 +133,8 @@ pub fn inhabitants(helper: i32) -> io::Result<Vec<i32>> {
     Entrance::of(helper)?.inhabitants()
 }
 
-fn processes() -> io::Result<impl Iterator<Item = i32>> {
+/// Process ids of all processes that `/proc` shows.
+pub fn processes() -> io::Result<impl Iterator<Item = i32>> {
     Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 

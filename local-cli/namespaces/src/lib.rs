@@ -32,7 +32,7 @@ mod spec;
 mod syscall;
 
 pub use catchers::{Catchers, Sockets};
-pub use entrance::{Entrance, inhabitants};
+pub use entrance::{Entrance, inhabitants, processes};
 pub use failure::NamespaceError;
 pub use session::Namespaces;
 pub use spec::{Family, Files, Kind, Side, Skipped, Spec};

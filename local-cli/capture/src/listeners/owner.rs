@@ -16,10 +16,7 @@ pub struct Owner {
 /// Reads the descriptors of every process of the user: some milliseconds, for a line that is printed once.
 pub fn owner(inode: u32) -> io::Result<Option<Owner>> {
     let link = format!("socket:[{inode}]");
-    let mut pids: Vec<i32> = fs::read_dir("/proc")?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
+    let mut pids: Vec<i32> = devproxy_namespaces::processes()?.collect();
     pids.sort_unstable();
     // Our own process never serves a port of the shell.
     pids.retain(|pid| u32::try_from(*pid) != Ok(std::process::id()));
