@@ -20,54 +20,76 @@ pub(super) struct Parts<'a> {
 /// Names by which kubectl starts the program: as `kubectl devproxy`, and when it completes that.
 const KUBECTL: [&str; 2] = ["kubectl-devproxy", "kubectl_complete-devproxy"];
 
+/// Where each of them has things, and whether what is not meant for eyes alone is packed there.
+struct Layout {
+    prefix: &'static str,
+    zsh: &'static str,
+    packed: bool,
+}
+
 /// To be unpacked over a prefix: `~/.local`, `/usr/local`.
+const TARBALL: Layout = Layout { prefix: "", zsh: "site-functions", packed: false };
+/// Where Debian's policy has things.
+const DEBIAN: Layout = Layout { prefix: "usr/", zsh: "vendor-completions", packed: true };
+
+/// What README leads to, with what that shows: they lie beside it as in the repository.
+const READABLE: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "STYLE.md",
+    "docs/ERRORS.md",
+    "docs/OUTPUT.md",
+    "docs/PERFORMANCE.md",
+    "docs/flame-graph-download.svg",
+    "deploy/rbac.yaml",
+];
+
 pub(super) fn tarball(parts: &Parts<'_>) -> Result<Tree> {
-    let mut tree = Tree::default();
-    programs(&mut tree, "bin", parts);
-    tree.file("share/bash-completion/completions/devproxy", parts.texts.bash.as_str());
-    tree.file("share/zsh/site-functions/_devproxy", parts.texts.zsh.as_str());
-    tree.file("share/fish/vendor_completions.d/devproxy.fish", parts.texts.fish.as_str());
-    for (name, page) in &parts.texts.pages {
-        tree.file(format!("share/man/man1/{name}"), page.as_slice());
+    let mut tree = of_both(&TARBALL, parts)?;
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        tree.file(format!("share/doc/devproxy/{name}"), read(&parts.project.root().join(name))?);
     }
-    let root = parts.project.root();
-    for name in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
-        tree.file(format!("share/doc/devproxy/{name}"), read(&root.join(name))?);
-    }
-    tree.file("share/doc/devproxy/ERRORS.md", read(&root.join("docs/ERRORS.md"))?);
-    tree.file("share/doc/devproxy/rbac.yaml", read(&root.join("deploy/rbac.yaml"))?);
-    tree.file("share/doc/devproxy/THIRD-PARTY-LICENSES", parts.licences);
-    tree.file("share/devproxy/apparmor/devproxy", read(&root.join("packaging/apparmor"))?);
     Ok(tree)
 }
 
-/// Where Debian's policy has things.
 pub(super) fn debian(parts: &Parts<'_>) -> Result<Tree> {
+    let mut tree = of_both(&DEBIAN, parts)?;
+    let packaging = parts.project.root().join("packaging/debian");
+    tree.file("usr/share/doc/devproxy/changelog.gz", gzip(changelog(parts.project)?.as_bytes())?);
+    tree.file("usr/share/doc/devproxy/copyright", read(&packaging.join("copyright"))?);
+    tree.file("usr/share/lintian/overrides/devproxy", read(&packaging.join("lintian-overrides"))?);
+    Ok(tree)
+}
+
+fn of_both(layout: &Layout, parts: &Parts<'_>) -> Result<Tree> {
+    let Layout { prefix, zsh, packed } = layout;
+    let Texts { bash, zsh: zsh_text, fish, pages } = parts.texts;
+    let (share, root) = (format!("{prefix}share"), parts.project.root());
+    let gz = if *packed { ".gz" } else { "" };
+    let pack = |content: &[u8]| if *packed { gzip(content) } else { Ok(content.to_vec()) };
+
     let mut tree = Tree::default();
-    programs(&mut tree, "usr/bin", parts);
-    tree.file("usr/share/bash-completion/completions/devproxy", parts.texts.bash.as_str());
-    tree.file("usr/share/zsh/vendor-completions/_devproxy", parts.texts.zsh.as_str());
-    tree.file("usr/share/fish/vendor_completions.d/devproxy.fish", parts.texts.fish.as_str());
-    for (name, page) in &parts.texts.pages {
-        tree.file(format!("usr/share/man/man1/{name}.gz"), gzip(page)?);
-    }
-    let root = parts.project.root();
-    let doc = "usr/share/doc/devproxy";
-    tree.file(format!("{doc}/README.md"), read(&root.join("README.md"))?);
-    tree.file(format!("{doc}/ERRORS.md"), read(&root.join("docs/ERRORS.md"))?);
-    tree.file(format!("{doc}/examples/rbac.yaml"), read(&root.join("deploy/rbac.yaml"))?);
-    tree.file(format!("{doc}/CHANGELOG.md.gz"), gzip(&read(&root.join("CHANGELOG.md"))?)?);
-    tree.file(format!("{doc}/changelog.gz"), gzip(changelog(parts.project)?.as_bytes())?);
-    tree.file(format!("{doc}/copyright"), read(&root.join("packaging/debian/copyright"))?);
-    tree.file(format!("{doc}/THIRD-PARTY-LICENSES.gz"), gzip(parts.licences.as_bytes())?);
+    tree.program(format!("{prefix}bin/devproxy"), parts.program);
     for name in KUBECTL {
-        tree.link(format!("usr/share/man/man1/{name}.1.gz"), "devproxy.1.gz");
+        tree.link(format!("{prefix}bin/{name}"), "devproxy");
+        tree.link(format!("{share}/man/man1/{name}.1{gz}"), format!("devproxy.1{gz}"));
     }
-    tree.file("usr/share/devproxy/apparmor/devproxy", read(&root.join("packaging/apparmor"))?);
-    tree.file(
-        "usr/share/lintian/overrides/devproxy",
-        read(&root.join("packaging/debian/lintian-overrides"))?,
-    );
+    for (name, page) in pages {
+        tree.file(format!("{share}/man/man1/{name}{gz}"), pack(page)?);
+    }
+    tree.file(format!("{share}/bash-completion/completions/devproxy"), bash.as_str());
+    tree.file(format!("{share}/zsh/{zsh}/_devproxy"), zsh_text.as_str());
+    tree.file(format!("{share}/fish/vendor_completions.d/devproxy.fish"), fish.as_str());
+    tree.file(format!("{share}/devproxy/apparmor/devproxy"), read(&root.join("packaging/apparmor"))?);
+    for name in READABLE {
+        tree.file(format!("{share}/doc/devproxy/{name}"), read(&root.join(name))?);
+    }
+    let changes = read(&root.join("CHANGELOG.md"))?;
+    for (name, content) in
+        [("CHANGELOG.md", &changes[..]), ("THIRD-PARTY-LICENSES", parts.licences.as_bytes())]
+    {
+        tree.file(format!("{share}/doc/devproxy/{name}{gz}"), pack(content)?);
+    }
     Ok(tree)
 }
 
@@ -79,15 +101,10 @@ fn changelog(project: &Project) -> Result<String> {
     Ok(template.replace("@VERSION@", Project::VERSION).replace("@DATE@", &date))
 }
 
-fn programs(tree: &mut Tree, folder: &str, parts: &Parts<'_>) {
-    tree.program(format!("{folder}/devproxy"), parts.program);
-    for name in KUBECTL {
-        tree.link(format!("{folder}/{name}"), "devproxy");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::dist::Architecture;
     use crate::dist::package::deb;
@@ -114,18 +131,51 @@ mod tests {
             "bin/kubectl_complete-devproxy",
             "share/bash-completion/completions/devproxy",
             "share/devproxy/apparmor/devproxy",
+            "share/doc/devproxy/ARCHITECTURE.md",
             "share/doc/devproxy/CHANGELOG.md",
-            "share/doc/devproxy/ERRORS.md",
             "share/doc/devproxy/LICENSE-APACHE",
             "share/doc/devproxy/LICENSE-MIT",
             "share/doc/devproxy/README.md",
+            "share/doc/devproxy/STYLE.md",
             "share/doc/devproxy/THIRD-PARTY-LICENSES",
-            "share/doc/devproxy/rbac.yaml",
+            "share/doc/devproxy/deploy/rbac.yaml",
+            "share/doc/devproxy/docs/ERRORS.md",
+            "share/doc/devproxy/docs/OUTPUT.md",
+            "share/doc/devproxy/docs/PERFORMANCE.md",
+            "share/doc/devproxy/docs/flame-graph-download.svg",
             "share/fish/vendor_completions.d/devproxy.fish",
             "share/man/man1/devproxy.1",
+            "share/man/man1/kubectl-devproxy.1",
+            "share/man/man1/kubectl_complete-devproxy.1",
             "share/zsh/site-functions/_devproxy",
         ];
         assert_eq!(paths(&tarball(&parts).unwrap()), wanted);
+    }
+
+    /// Targets of `[text](target)` in Markdown that lie beside it.
+    fn links(text: &str) -> impl Iterator<Item = &str> {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        targets.filter(|target| !target.contains("://") && !target.starts_with('#'))
+    }
+
+    #[test]
+    fn whatever_a_shipped_text_links_is_shipped_too() {
+        let project = Project::at_time(1_700_000_000);
+        let parts = Parts { project: &project, program: b"\x7fELF", texts: &texts(), licences: "theirs" };
+        for tree in [tarball(&parts).unwrap(), debian(&parts).unwrap()] {
+            let (paths, mut followed) = (paths(&tree), 0);
+            for (path, node) in
+                tree.entries().filter(|(path, _)| Path::new(path).extension() == Some("md".as_ref()))
+            {
+                let Node::File { content, .. } = node else { panic!("{path} is no file") };
+                let (folder, _) = path.rsplit_once('/').unwrap();
+                for link in links(str::from_utf8(content).unwrap()) {
+                    assert!(paths.contains(&format!("{folder}/{link}")), "{path} links {link}");
+                    followed += 1;
+                }
+            }
+            assert!(followed >= 6, "{followed}");
+        }
     }
 
     #[test]
