@@ -35,8 +35,11 @@ fn write(command: &Command, folder: &Path, date: &str) -> std::io::Result<()> {
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         write(below, folder, date)?;
     }
+    // clap_mangen's own knows neither the values nor the `--` before a command.
+    let usage = command.clone().render_usage().to_string();
+    let command = command.clone().override_usage(usage.trim_start_matches("Usage: ").to_owned());
     let version = concat!("devproxy ", env!("CARGO_PKG_VERSION"));
-    Man::new(command.clone()).source(version).manual("devproxy").date(date).generate_to(folder)?;
+    Man::new(command).source(version).manual("devproxy").date(date).generate_to(folder)?;
     Ok(())
 }
 
@@ -55,5 +58,13 @@ mod tests {
         for name in named {
             assert!(page(name).contains(".TH"), "{name}");
         }
+        let synopsis = |name: &str| {
+            let page = page(name).replace('\\', "");
+            page.split_once(".SH SYNOPSIS\n").unwrap().1.lines().next().unwrap().to_owned()
+        };
+        assert_eq!(synopsis("devproxy"), "fBdevproxyfR [OPTIONS] <COMMAND>");
+        let swap = "fBdevproxy swapfR [OPTIONS] <[NAMESPACE/]NAME> [-- <COMMAND>...]";
+        assert_eq!(synopsis("devproxy-swap"), swap);
+        assert_eq!(synopsis("devproxy-restore"), "fBdevproxy restorefR [OPTIONS] [SESSION]...");
     }
 }
