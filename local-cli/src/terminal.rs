@@ -213,7 +213,7 @@ impl Terminal<'_> {
                 event = self.client.next() => match event {
                     Some(Event::Failed(failure)) => self.cannot_go_on(failure),
                     // The terminal is the program's: no spinner.
-                    Some(Event::Begun(_)) => {}
+                    Some(Event::Begun(text)) => self.progress.begun_beside(&text),
                     Some(Event::Ended) => {
                         self.ended = true;
                         self.cannot_go_on(Failure::new("DP-SESSION-ENDED", "the session has ended"));

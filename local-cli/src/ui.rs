@@ -14,6 +14,7 @@ use std::{
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use tracing::level_filters::LevelFilter;
 
 use self::fit::{middle, printable};
 use crate::{Failure, invocation::spoken};
@@ -46,11 +47,20 @@ impl Progress {
 
     /// What is being waited for.
     pub fn begun(&self, text: &str) {
-        if self.terminal {
+        if is_logging() {
+            self.notice(text);
+        } else if self.terminal {
             let mut spinner = self.spinner();
             let bar = spinner.get_or_insert_with(new_spinner);
             bar.set_message(printable(text).into_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
+        }
+    }
+
+    /// What is being waited for while a program has the terminal: for whoever reads the log, too.
+    pub fn begun_beside(&self, text: &str) {
+        if is_logging() {
+            self.notice(text);
         }
     }
 
@@ -125,7 +135,8 @@ impl Progress {
             // A closed stderr (broken pipe) must not stop a restore.
             // A program may have switched the terminal to raw, where a newline alone does not return.
             let end = if self.terminal { "\r\n" } else { "\n" };
-            let _ = write!(std::io::stderr().lock(), "{line}{end}");
+            // In one piece: the session process writes its log to the same terminal.
+            let _ = std::io::stderr().lock().write_all(format!("{line}{end}").as_bytes());
         };
         match self.spinner().as_ref() {
             Some(bar) => bar.suspend(print),
@@ -136,6 +147,11 @@ impl Progress {
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Its lines, those of the session process among them, would be written into the line of a spinner.
+fn is_logging() -> bool {
+    LevelFilter::current() != LevelFilter::OFF
 }
 
 fn new_spinner() -> ProgressBar {

@@ -105,7 +105,7 @@ async fn pods_without_labels_are_nobodys_orphans_wherever_the_handover_stops() -
 /// A session in the moment when the labels of both pods are off, on a wire that leaves it there for seconds.
 async fn labels_off(shop: &Namespace, laptop: &Laptop) -> Result<Run> {
     let mut swap = start(laptop, &["--drain=labels"])?;
-    swap.wait_for("takes the traffic over", SWAP).await?;
+    swap.wait_for("waiting until something listens", SWAP).await?;
     laptop.relay().delay(Duration::from_millis(700));
     shop.until("labels", SWAP, async || drained(shop).await.is_ok_and(|drained| drained.len() == 2)).await?;
     Ok(swap)

@@ -212,7 +212,7 @@ async fn an_interrupt_undoes_all_so_far_wherever_it_comes() -> Result<()> {
 
     // While the program has not listened yet: the signal is the program's.
     let mut swap = laptop.devproxy(words)?.terminal().spawn()?;
-    swap.wait_for("the first listen on 8080 takes the traffic over", SWAP).await?;
+    swap.wait_for("waiting until something listens on 8080", SWAP).await?;
     // The program starts in this moment; before, Ctrl-C would be ours.
     shop.until("the program", SWAP, async || {
         laptop.processes().iter().any(|process| {

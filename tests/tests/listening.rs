@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use devproxy_tests::{App, Bed, Exit, Image, Laptop, Namespace, Run};
+use devproxy_tests::{App, Bed, Exit, Image, Laptop, Namespace, Run, snapshots};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -18,14 +18,6 @@ async fn cart(bed: &Bed, purpose: &str) -> Result<(Namespace, Laptop)> {
     let laptop = bed.laptop().await?;
     laptop.login(&shop).await?;
     Ok((shop, laptop))
-}
-
-/// Process ids, times and the random part of names.
-fn filters() -> insta::internals::SettingsBindDropGuard {
-    let mut settings = insta::Settings::clone_current();
-    settings.add_filter(r"pid [0-9]+", "pid PID");
-    settings.add_filter(r" +[0-9]+\.[0-9] s\b", "  TIME");
-    settings.bind_to_scope()
 }
 
 /// What `devproxy status` says of the only session, in its column PHASE, and for programs.
@@ -53,7 +45,7 @@ fn line_of<'a>(printed: &'a str, wanted: &str) -> &'a str {
 async fn a_program_on_another_port_is_told_how_it_is_reached() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop) = cart(&bed, "elsewhere").await?;
-    let _filters = filters();
+    let _filters = snapshots::filters().bind_to_scope();
     let words = ["swap", "cart", "--", "env", "PORT=3000", "shopd"];
     let mut swap = laptop.devproxy(words)?.spawn()?;
     swap.wait_for("start devproxy with", SWAP).await?;
@@ -71,10 +63,12 @@ async fn a_program_on_another_port_is_told_how_it_is_reached() -> Result<()> {
     shop.until_swapped("cart").await?;
     ensure!(shop.ask("http://cart:8080/version").await? == "mine\n");
     let printed = swap.printed();
-    let told = ["plan ", "first listen", "handover "].map(|step| line_of(&printed, step)).join("\n");
+    let told =
+        ["plan ", "waiting until", "leading", "handover "].map(|step| line_of(&printed, step)).join("\n");
     insta::assert_snapshot!(told, @"
     ✓ plan      1 stand-in pod, cart 1 → 0 replicas, 8080→3000/tcp  TIME
-    … cart's pods still answer; the first listen on 3000 (8080→3000) takes the traffic over
+    … waiting until something listens on 3000 (8080→3000); cart's pods answer until then
+    … pid PID (shopd) listens on 8080→3000: leading cart's clients to it
     ✓ handover  8080→3000 is answered by pid PID (shopd); cart scaled to 0  TIME
     ");
     let (phase, here) = status(&laptop).await?;
@@ -123,7 +117,7 @@ async fn an_original_without_ports_is_not_taken_away_without_a_word() -> Result<
     let laptop = bed.laptop().await?;
     laptop.login(&shop).await?;
     let before = shop.objects().await?;
-    let _filters = filters();
+    let _filters = snapshots::filters().bind_to_scope();
     let warned = async |words: &[&str]| -> Result<String> {
         let exit = laptop.devproxy(words.iter().copied())?.output(RESTORE).await?.success()?;
         let all = exit.stdout + &exit.stderr;

@@ -109,11 +109,14 @@ async fn no_request_fails_through_handover_restarts_and_restore() -> Result<()> 
     let mut swap =
         laptop.devproxy(["swap", "cart", "--", "bash", "-c", script])?.env("VERSION", "first").spawn()?;
     swap.wait_for("handover", SWAP).await?;
+    let before_the_line = load.report().await?.answers_of("v1");
     load.until_answered_by("first", 300, SWAP).await?;
     for version in ["second", "third"] {
         swap.write(&format!("{version}\n"))?;
         load.until_answered_by(version, 300, SWAP).await?;
     }
+    let answers = load.report().await?.answers_of("v1");
+    assert_eq!(answers, before_the_line, "the handover was told while originals still answered");
     swap.close_input();
     let exit = swap.wait(RESTORE).await?;
     let original = load.report().await?.answers_of("v1");

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     record::{Original, Phase, Record},
     resource::{Condition, Kind, Objects},
     slices,
-    swap::{CONFLICTS, Progress, SETTLE, SLICES_LIMIT, original_pods},
+    swap::{CONFLICTS, Progress, SLICES_LIMIT, original_pods},
     wait::until,
 };
 
@@ -33,16 +33,18 @@ const READY_LIMIT: Duration = Duration::from_mins(5);
 const WORDS: Duration = Duration::from_secs(10);
 /// Longest time for the live session to tell the agent.
 const SPLICE_LIMIT: Duration = Duration::from_secs(15);
+/// So long the end of the stand-in's pod takes without connections: the agent's 5 s for late clients, the kubelet's own.
+const LINGER_LIMIT: Duration = Duration::from_secs(9);
 /// Longest wait for the stand-in's pod to end: its grace period and the kubelet's own time.
 const GONE_LIMIT: Duration = Duration::from_mins(2);
 
 /// Returned by a [`SpliceHook`].
 pub type Splicing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// What a live session does when the original serves again: the agent sends what is held, and what still comes, to
-/// these pods, and closes its readiness.
+/// What a live session does before the stand-in leaves: the agent sends what is held, and what still comes, to these
+/// pods.
 pub trait SpliceHook: Send {
-    /// `ready` are the first addresses of the original's ready pods; empty when none is ready.
+    /// `ready` are the first addresses of the original's ready pods; empty when none is.
     fn splice(&mut self, ready: Vec<IpAddr>) -> Splicing<'_>;
 }
 
@@ -102,11 +104,12 @@ pub async fn restore(
     let (original, ready);
     if record.original_first {
         // Both cannot be there at once: the stand-in makes room, as the original did.
+        splice(hook, Vec::new()).await;
         restore.remove_stand_in(&mut problems).await?;
         (original, ready) = restore.put_back(&mut problems).await?;
     } else {
         (original, ready) = restore.put_back(&mut problems).await?;
-        restore.splice(hook, ready.clone()).await;
+        splice(hook, ready.clone()).await;
         restore.remove_stand_in(&mut problems).await?;
     }
     restore.await_drained(&mut problems).await?;
@@ -180,13 +183,17 @@ impl Restore<'_> {
         self.delete_drained().await?;
         let services = self.existing_services().await?;
         if !pods.is_empty() && !services.is_empty() {
+            let services_told = services.join(", ");
+            self.tell(Progress::Undoing(format!(
+                "waiting until these pods are reached through {services_told}"
+            )));
+            // Who learns of it late is passed on by the stand-in's agent, which serves on when its pod is deleted.
             if !slices::await_present(self.connection, &services, &pods, SLICES_LIMIT).await? {
                 problems.push(format!(
                     "{} is ready but not in the EndpointSlices of all its Services",
                     original.name
                 ));
             }
-            sleep(SETTLE).await;
         }
         let first = pods.iter().filter_map(|addresses| addresses.first().copied()).collect();
         Ok((outcome, first))
@@ -230,7 +237,9 @@ impl Restore<'_> {
         problems: &mut Vec<String>,
     ) -> Result<Vec<Vec<IpAddr>>, ClusterError> {
         let expected = usize::try_from(expected).unwrap_or(0);
-        self.tell(Progress::Undoing(format!("waiting for {expected} pods of {}", original.name)));
+        let ready = if expected == 1 { "1 pod" } else { &format!("{expected} pods") };
+        let are = if expected == 1 { "is" } else { "are" };
+        self.tell(Progress::Undoing(format!("waiting until {ready} of {} {are} ready", original.name)));
         let pods = Objects::new(self.connection, Kind::Pod);
         let selector = original_pods(original);
         let deadline = Instant::now() + READY_LIMIT;
@@ -278,28 +287,24 @@ impl Restore<'_> {
         Ok(self.record.services.iter().filter(exists).cloned().collect())
     }
 
-    /// The live session tells the agent; then the stand-in leaves the slices while it still serves.
-    async fn splice(&self, hook: Option<&mut dyn SpliceHook>, ready: Vec<IpAddr>) {
-        let Some(hook) = hook else { return };
-        let in_time = timeout(SPLICE_LIMIT, hook.splice(ready)).await.is_ok();
-        let pods = Objects::new(self.connection, Kind::Pod);
-        let Ok((pods, _)) = pods.list(&self.session_selector()).await else { return };
-        let addresses: Vec<IpAddr> = pods.iter().flat_map(pod::addresses).collect();
-        if in_time && !addresses.is_empty() {
-            // Whatever comes of it: the deletion takes the stand-in out of the slices as well.
-            let services = self.existing_services().await.unwrap_or_default();
-            let _ = slices::await_absent(self.connection, &services, &addresses, SPLICE_LIMIT).await;
-        }
-    }
-
+    /// Its pod leaves the slices with the deletion.
     async fn remove_stand_in(&self, problems: &mut Vec<String>) -> Result<(), ClusterError> {
         let stand_in = &self.record.stand_in;
-        self.tell(Progress::Undoing(format!("deleting {stand_in}")));
+        let late = if self.record.phase == Phase::Prepared {
+            "waiting for the end of its pod"
+        } else {
+            "for 5 s its pod still passes late clients on"
+        };
+        self.tell(Progress::Undoing(format!("deleting {stand_in}: {late}")));
         Objects::new(self.connection, Kind::Deployment).delete(stand_in, None).await?;
         let pods = Objects::new(self.connection, Kind::Pod);
         let selector = self.session_selector();
-        let gone = until(&pods, &selector, GONE_LIMIT, |seen| seen.is_empty().then_some(()));
-        if gone.await?.is_none() {
+        let gone = async |limit| until(&pods, &selector, limit, |seen| seen.is_empty().then_some(())).await;
+        if gone(LINGER_LIMIT).await?.is_some() {
+            return Ok(());
+        }
+        self.tell(Progress::Undoing(format!("waiting for the last connections to {stand_in}, 25 s at most")));
+        if gone(GONE_LIMIT).await?.is_none() {
             problems.push(format!("the pod of {stand_in} has not ended after {} s", GONE_LIMIT.as_secs()));
         }
         Ok(())
@@ -345,6 +350,13 @@ impl Restore<'_> {
 
     fn tell(&self, progress: Progress) {
         let _ = self.progress.try_send(progress);
+    }
+}
+
+async fn splice(hook: Option<&mut dyn SpliceHook>, ready: Vec<IpAddr>) {
+    if let Some(hook) = hook {
+        // An agent that cannot be told resets what it holds when its pod ends.
+        let _ = timeout(SPLICE_LIMIT, hook.splice(ready)).await;
     }
 }
 

@@ -204,6 +204,8 @@ struct Desired {
     ports: Vec<PodPort>,
     ready: bool,
     splice: Option<Vec<IpAddr>>,
+    /// The agent knows where to: from now on it needs us no more, and its pod leaves.
+    spliced: bool,
 }
 
 /// A command and where its answer goes.
@@ -217,9 +219,9 @@ pub struct AgentHandle {
 }
 
 impl AgentHandle {
-    /// Opens or closes the readiness port.
-    pub async fn ready(&self, ready: bool) -> Result<(), Failure> {
-        self.command(ToAgent::Ready(ready)).await.map(|_| ())
+    /// Opens the readiness port. It stays open: the end of its pod takes the agent out of its Services.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        self.command(ToAgent::Ready(true)).await.map(|_| ())
     }
 
     /// Sends held and new connections to these pods.
@@ -233,6 +235,11 @@ impl AgentHandle {
             FromAgent::Listening { failed } => Ok(failed),
             other => Err(tunnel_failure(format!("unexpected answer {other:?}"))),
         }
+    }
+
+    /// Whether the link has ended with the session.
+    pub fn is_over(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// Times the tunnel was made again.
@@ -277,7 +284,7 @@ impl Context {
     }
 }
 
-/// A handle and the future that keeps the link alive until it is dropped.
+/// A handle and the future that keeps the link alive until it is dropped, or lost after the splice.
 pub fn keep(
     context: Context,
     connected: Connected,
@@ -296,12 +303,16 @@ async fn run(
     let mut desired = Desired::default();
     loop {
         serve(&context, connected, &mut commands, &mut desired).await;
+        if desired.spliced {
+            return;
+        }
         let ending = desired.is_ending() || context.is_over().await;
         if !ending {
             context.outlet.notice("the connection to the cluster is lost; connecting again").await;
         }
         let lost = Instant::now();
         connected = again(&context, &desired).await;
+        desired.spliced = desired.is_ending();
         reconnects.send_modify(|count| *count += 1);
         context.capture.set_tunnel(connected.tunnel.clone());
         let seconds = lost.elapsed().as_secs_f64();
@@ -336,6 +347,7 @@ async fn serve(
                     context.outlet.notice("the agent's pod is being deleted; waiting for its successor").await;
                 }
                 Some(answer) => if let Some(waiting) = waiting.take() {
+                    desired.spliced = desired.is_ending();
                     let _ = waiting.send(answer);
                 },
                 None => return,

@@ -148,10 +148,16 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
             shared.open(entrance, WAITING).await;
             let port = program_ready(capture, namespaces, &plan.ready, &awaited.locals()).await?;
             shared.update(|status| "handing over".clone_into(&mut status.phase));
-            let since = Instant::now();
+            let (since, name) = (Instant::now(), &original.name);
+            let by = answered_by(capture, port);
+            let port_told = awaited.told(port);
+            shared
+                .outlet
+                .notice(&format!("{by} listens on {port_told}: leading {name}'s clients to it"))
+                .await;
             hand_over(agent, capture, swap).await?;
-            let (port, by) = (awaited.told(port), answered_by(capture, port));
-            let text = format!("{port} is answered by {by}; {} scaled to 0", original.name);
+            let by = answered_by(capture, port);
+            let text = format!("{port_told} is answered by {by}; {name} scaled to 0");
             shared.outlet.done("handover", text, since).await;
         } else {
             let since = Instant::now();
@@ -188,7 +194,7 @@ async fn hand_over(agent: &AgentHandle, capture: &Capture, swap: &mut Swap) -> R
     // A link that is lost in this moment is made again, and waited for: the original serves until then.
     while let Err(failure) = async {
         agent.listen(&table).await?;
-        agent.ready(true).await
+        agent.ready().await
     }
     .await
     {

@@ -129,7 +129,7 @@ mod tests {
     fn progress_lines_give_their_time() {
         let line = "  ✓ agent     cart-devproxy-k7f2 running on node-3 (image of cart)      1.9 s";
         assert_eq!(step(line), Some(("agent", 1.9)));
-        assert_eq!(step("  … cart's pods still answer"), None);
+        assert_eq!(step("  … waiting until something listens on 8080"), None);
     }
 
     #[test]

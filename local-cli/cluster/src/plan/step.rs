@@ -64,7 +64,7 @@ pub enum Step {
         /// Name of the original.
         original: String,
     },
-    /// Wait until the original's pods serve nobody any more.
+    /// Wait until no client is led to the original's pods any more.
     AwaitOriginalGone {
         /// Its name.
         original: String,

@@ -8,7 +8,7 @@ use crate::{
     record::Phase,
     resource::{Condition, Kind, Objects},
     slices,
-    swap::given_back,
+    swap::{Progress, given_back},
     wait::until,
 };
 
@@ -45,9 +45,16 @@ impl Restore<'_> {
         }
         let pods = Objects::new(self.connection, Kind::Pod);
         let selector = self.drained_selector();
-        let gone = until(&pods, &selector, GONE_LIMIT, |seen| seen.is_empty().then_some(()));
+        let title = self.record.title();
+        let mut told = false;
+        let gone = until(&pods, &selector, GONE_LIMIT, |seen| {
+            if !seen.is_empty() && !std::mem::replace(&mut told, true) {
+                let what = format!("waiting for the end of the pods of {title} without labels");
+                self.tell(Progress::Undoing(what));
+            }
+            seen.is_empty().then_some(())
+        });
         if gone.await?.is_none() {
-            let title = self.record.title();
             problems.push(format!("pods of {title} have not ended after {} s", GONE_LIMIT.as_secs()));
         }
         Ok(())

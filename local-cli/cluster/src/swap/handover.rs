@@ -104,8 +104,12 @@ impl Swap {
         }
         addresses.sort_unstable();
         addresses.dedup();
-        if !slices::await_absent(&self.connection, &self.plan.services, &addresses, SLICES_LIMIT).await? {
+        let services = &self.plan.services;
+        if !slices::await_absent(&self.connection, services, &addresses, SLICES_LIMIT).await? {
             self.tell(Progress::Note(format!("pods of {} are still in the EndpointSlices", original.name)));
+        } else if !first && !services.is_empty() {
+            // Until then clients are still led to them, whoever reads the slices.
+            sleep(SETTLE).await;
         }
         Ok(())
     }

@@ -50,8 +50,8 @@ impl Awaited {
 
     /// What is told before the program starts.
     pub(super) fn line(&self, original: &Original) -> String {
-        let serving = if original.ready > 0 { "'s pods still answer" } else { " has no ready pod" };
-        let mut line = format!("{}{serving}; the first listen on ", original.name);
+        let serving = if original.ready > 0 { "'s pods answer until then" } else { " has no ready pod" };
+        let mut line = "waiting until something listens on ".to_owned();
         for (index, port) in self.ports.iter().enumerate() {
             let or = if index == 0 { "" } else { " or " };
             let _ = write!(line, "{or}{}", port.local);
@@ -59,7 +59,7 @@ impl Awaited {
                 let _ = write!(line, " ({port})");
             }
         }
-        line + " takes the traffic over"
+        line + &format!("; {}{serving}", original.name)
     }
 
     /// How the port `local` of the laptop is told.
@@ -193,11 +193,11 @@ mod tests {
         let serving = original(1);
         assert_eq!(
             plain.line(&serving),
-            "cart's pods still answer; the first listen on 8080 takes the traffic over"
+            "waiting until something listens on 8080; cart's pods answer until then"
         );
         assert_eq!(
             mapped.line(&original(0)),
-            "cart has no ready pod; the first listen on 3000 (8080→3000) or 9090 takes the traffic over"
+            "waiting until something listens on 3000 (8080→3000) or 9090; cart has no ready pod"
         );
         assert_eq!((mapped.told(3000), mapped.told(9090)), ("8080→3000".into(), "9090".into()));
         assert_eq!(

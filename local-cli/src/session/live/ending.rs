@@ -65,7 +65,7 @@ async fn put_back(
     }
 }
 
-/// The original serves again: the agent sends there what is held, and is no longer ready.
+/// The agent sends what is held, and what still comes, to the original.
 struct Hook {
     agent: AgentHandle,
     outlet: Outlet,
@@ -74,9 +74,7 @@ struct Hook {
 impl SpliceHook for Hook {
     fn splice(&mut self, ready: Vec<IpAddr>) -> Splicing<'_> {
         Box::pin(async move {
-            let spliced = self.agent.splice(ready).await;
-            let closed = self.agent.ready(false).await;
-            if let Err(failure) = spliced.and(closed) {
+            if let Err(failure) = self.agent.splice(ready).await {
                 self.outlet.notice(&format!("{failure}; connections that are still held are reset")).await;
             }
         })

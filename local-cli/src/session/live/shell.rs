@@ -163,6 +163,7 @@ async fn port_table(capture: Capture, rules: PortRules, agent: AgentHandle, shar
                     }
                 }
             }
+            Err(_) if agent.is_over() => return,
             Err(failure) => {
                 tracing::info!(%failure, "port table not applied");
                 sleep(Duration::from_secs(1)).await;
