@@ -94,6 +94,11 @@ pub enum Source {
         /// Where in it.
         line: usize,
     },
+    /// The kubeconfig, where nobody else said anything.
+    Kubeconfig {
+        /// Its path.
+        path: String,
+    },
     /// Nobody said anything.
     Default,
 }

@@ -35,7 +35,7 @@ async fn a_shell_on_a_terminal_has_job_control_and_gives_the_terminal_back() -> 
     terminal.wait_for("sane-1", SOON).await?;
     let settings = line_before(&terminal.printed(), "sane-1");
     terminal.write("devproxy swap cart\n")?;
-    terminal.wait_for("the first listen", SWAP).await?;
+    terminal.wait_for("waiting until something listens", SWAP).await?;
     terminal.write("echo inner-$((1 + 1)) $DEVPROXY_SESSION; tty; stty size\n")?;
     terminal.wait_for("inner-2", SOON).await?;
     terminal.wait_for("/dev/pts/", SOON).await?;

@@ -216,7 +216,7 @@ async fn a_program_that_was_killed_or_never_listened_is_told() -> Result<()> {
 
     // Who ends it knows.
     let mut swap = laptop.devproxy(["swap", "cart", "--", "sleep", "3600"])?.spawn()?;
-    swap.wait_for("first listen", SWAP).await?;
+    swap.wait_for("waiting until something listens", SWAP).await?;
     shop.until("the program", SOON, async || {
         laptop.processes().iter().any(|process| {
             std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).is_ok_and(|name| name == "sleep\n")

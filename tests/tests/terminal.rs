@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use devproxy_tests::{App, Bed, Laptop, Namespace};
+use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_secs(20);
 /// From Enter to the handover, with a pod to be started on a busy machine, and back.
@@ -77,6 +78,30 @@ fn plain(printed: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_lines_of_its_own_and_an_end_is_no_loss() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = place(&bed, "log").await?;
+    shop.deploy(App::shop("till")).await?;
+    let words = ["-vv", "swap", "till", "--", "shopd"];
+    let mut swap = laptop.devproxy(words)?.terminal().spawn()?;
+    swap.wait_for("is answered by", SESSION).await?;
+    swap.signal(Signal::SIGTERM)?;
+    let printed = swap.wait(SESSION).await?.stdout;
+    let lines = plain(&printed);
+    let logged = |line: &&String| [" INFO ", " DEBUG "].iter().any(|level| line.contains(level));
+    let torn: Vec<_> = lines.iter().filter(logged).filter(|line| !line.starts_with("20")).collect();
+    ensure!(lines.iter().any(|line| logged(&line)) && torn.is_empty(), "{torn:#?}");
+    // What is waited for has lines too, and nobody looks for a pod that leaves by our own will.
+    for wanted in ["  … waiting until 1 pod of till is ready", "  ✓ restore "] {
+        ensure!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {lines:#?}");
+    }
+    let deleting = lines.iter().find(|line| line.contains("deleting")).context("no word of the deletion")?;
+    ensure!(deleting.ends_with(": for 5 s its pod still passes late clients on"), "{deleting}");
+    ensure!(!printed.contains("connecting again") && !printed.contains("not applied"), "{lines:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_fits_into_a_narrow_terminal() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop) = place(&bed, "narrow").await?;
@@ -143,7 +168,7 @@ async fn settings_come_from_flags_variables_and_files_in_this_order() -> Result<
         (exit.stdout + &exit.stderr).replace(shop.name(), &format!("{:<1$}", "NAMESPACE", shop.name().len()));
     insta::assert_snapshot!(text, @"
     KEY           VALUE                    FROM
-    kubeconfig    -                        default
+    kubeconfig    ~/.kube/config           default
     context       bed                      flag
     namespace     NAMESPACE                ~/work/shop/devproxy.toml:2
     verbose       0                        default
@@ -172,16 +197,21 @@ async fn settings_come_from_flags_variables_and_files_in_this_order() -> Result<
       "settings": [
         {
           "key": "kubeconfig",
-          "values": [],
+          "values": [
+            "HOME/.kube/config"
+          ],
           "from": {
             "kind": "default"
           }
         },
         {
           "key": "context",
-          "values": [],
+          "values": [
+            "bed"
+          ],
           "from": {
-            "kind": "default"
+            "kind": "kubeconfig",
+            "path": "HOME/.kube/config"
           }
         },
         {

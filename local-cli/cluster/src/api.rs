@@ -12,12 +12,17 @@ use hyper_util::{
 use kube::{
     Client, Config,
     client::ConfigExt,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError, NamedContext},
+    config::{KubeConfigOptions, KubeconfigError},
 };
 use serde::{Deserialize, Serialize};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
-use crate::{ClusterError, carrier, read_ahead::ReadAhead, target::nearest};
+use crate::{
+    ClusterError, carrier,
+    kubeconfig::{kubeconfig, namespaces},
+    read_ahead::ReadAhead,
+    target::nearest,
+};
 
 /// An API server that does not take a connection for so long counts as unreachable. Shorter than the wait for any
 /// answer, so that it is known which of them ended.
@@ -126,35 +131,6 @@ impl Connection {
     pub async fn warm(&self, connections: usize) {
         join_all((0..connections).map(|_| self.client.apiserver_version())).await;
     }
-}
-
-/// The file named, or those of `$KUBECONFIG`, or `~/.kube/config`.
-pub(crate) fn kubeconfig(settings: &ApiSettings) -> Result<Kubeconfig, KubeconfigError> {
-    if let Some(path) = &settings.kubeconfig {
-        return Kubeconfig::read_from(path);
-    }
-    let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
-    // kubectl leaves out those of the list that do not exist; kube does not.
-    let mut there = std::env::split_paths(&listed).filter(|path| path.exists()).peekable();
-    if there.peek().is_none() {
-        return Kubeconfig::read();
-    }
-    there.try_fold(Kubeconfig::default(), |all, path| all.merge(Kubeconfig::read_from(path)?))
-}
-
-/// The namespaces of all contexts of the same cluster as `chosen`.
-fn namespaces(kubeconfig: &Kubeconfig, chosen: Option<&NamedContext>) -> Vec<String> {
-    let Some(cluster) = chosen.and_then(|chosen| Some(&chosen.context.as_ref()?.cluster)) else {
-        return Vec::new();
-    };
-    let contexts = kubeconfig.contexts.iter().filter_map(|named| named.context.as_ref());
-    let mut all: Vec<_> = contexts
-        .filter(|context| context.cluster == *cluster)
-        .filter_map(|context| context.namespace.clone())
-        .collect();
-    all.sort();
-    all.dedup();
-    all
 }
 
 /// kube's client, but without Nagle's algorithm: a request after the last word of the TLS handshake, and each small

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::{
     ApiSettings, ClusterError, Connection,
-    api::kubeconfig,
     json::{list, text},
+    kubeconfig::kubeconfig,
     name::SESSION_LABEL,
     resource::{Kind, Objects},
 };

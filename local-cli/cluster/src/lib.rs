@@ -20,6 +20,7 @@ pub mod api;
 pub mod candidates;
 pub mod error;
 pub mod find;
+pub mod kubeconfig;
 pub mod lease;
 pub mod name;
 pub mod place;

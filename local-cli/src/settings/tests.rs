@@ -66,6 +66,7 @@ impl Home {
             Source::Variable { .. } => "variable",
             Source::Project { .. } => "project",
             Source::User { .. } => "user",
+            Source::Kubeconfig { .. } => "kubeconfig",
             Source::Default => "default",
         }
     }
