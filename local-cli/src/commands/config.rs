@@ -55,7 +55,11 @@ fn filled(value: &Value, said: &Said) -> Value {
             Some((files, variable.unwrap_or(Source::Default)))
         }
         "context" => said.context.as_ref().map(of_file),
-        "namespace" => said.namespace.as_ref().map(of_file),
+        "namespace" if said.files.is_empty() => None,
+        // As kubectl: where the context names none, too.
+        "namespace" => {
+            Some(said.namespace.as_ref().map_or((vec!["default".to_owned()], Source::Default), of_file))
+        }
         _ => None,
     };
     let (values, from) = found.unwrap_or_else(|| (value.values.clone(), Source::Default));
@@ -78,4 +82,36 @@ fn row(value: &Value, place: &Place) -> [String; 3] {
     };
     let shown = if values.is_empty() { "-".to_owned() } else { values.join(", ") };
     [value.key.to_owned(), shown, from]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_said_is_what_kubectl_would_take() {
+        let file = PathBuf::from("/home/ann/.kube/config");
+        let said = |namespace: Option<&str>| Said {
+            files: vec![file.clone()],
+            variable: Some("KUBECONFIG"),
+            context: Some(("staging".to_owned(), file.clone())),
+            namespace: namespace.map(|name| (name.to_owned(), file.clone())),
+        };
+        let shown = |key, values: &[&str], from, said: &Said| {
+            let values = values.iter().map(ToString::to_string).collect();
+            row(&filled(&Value { key, values, from }, said), &Place::default()).join(" ")
+        };
+        let kubeconfig = shown("kubeconfig", &[], Source::Default, &said(None));
+        assert_eq!(kubeconfig, "kubeconfig /home/ann/.kube/config KUBECONFIG");
+        let context = |from| shown("context", &[], from, &said(None));
+        assert_eq!(context(Source::Default), "context staging /home/ann/.kube/config");
+        let namespace = |values: &[&str], from, said: &Said| shown("namespace", values, from, said);
+        assert_eq!(
+            namespace(&[], Source::Default, &said(Some("shop"))),
+            "namespace shop /home/ann/.kube/config"
+        );
+        assert_eq!(namespace(&[], Source::Default, &said(None)), "namespace default default");
+        assert_eq!(namespace(&["till"], Source::Flag, &said(Some("shop"))), "namespace till flag");
+        assert_eq!(namespace(&[], Source::Default, &Said::default()), "namespace - default");
+    }
 }
