@@ -303,7 +303,8 @@ impl Restore<'_> {
         if gone(LINGER_LIMIT).await?.is_some() {
             return Ok(());
         }
-        self.tell(Progress::Undoing(format!("waiting for the last connections to {stand_in}, 25 s at most")));
+        let left = "its last connections have 25 s, its other containers their grace period";
+        self.tell(Progress::Undoing(format!("waiting for the pod of {stand_in}: {left}")));
         if gone(GONE_LIMIT).await?.is_none() {
             problems.push(format!("the pod of {stand_in} has not ended after {} s", GONE_LIMIT.as_secs()));
         }
