@@ -152,7 +152,7 @@ impl Parts {
 /// Loopback only: other pods must not reach it. The kubelet's port-forward dials `localhost` inside the pod, IPv4
 /// or IPv6 as the pod has it.
 async fn tunnel_listeners(port: u16) -> io::Result<Vec<TcpListener>> {
-    match listener::tcp(Scope::Loopback, port) {
+    match listener::tcp(Scope::Loopback, port, |_| ()) {
         // ::1 may be somebody else's; 127.0.0.1 is what counts.
         Err(_) => Ok(vec![TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?]),
         listeners => listeners,

@@ -17,11 +17,13 @@ const BACKLOG: i32 = 4096;
 /// pause this would be a busy loop.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// TCP listeners for a port: one dual-stack or IPv4 socket for [`Scope::Pod`], one a loopback address else.
-pub(crate) fn tcp(scope: Scope, port: u16) -> io::Result<Vec<TcpListener>> {
+/// TCP listeners for a port: one dual-stack or IPv4 socket for [`Scope::Pod`], one a loopback address else. Their
+/// connections have the options that `prepare` sets.
+pub(crate) fn tcp(scope: Scope, port: u16, prepare: fn(&Socket)) -> io::Result<Vec<TcpListener>> {
     bind(scope, port, Type::STREAM, Protocol::TCP)?
         .into_iter()
         .map(|socket| {
+            prepare(&socket);
             socket.listen(BACKLOG)?;
             TcpListener::from_std(socket.into())
         })

@@ -74,7 +74,7 @@ impl Ports {
         let mut tasks = JoinSet::new();
         match port.protocol {
             Protocol::Tcp => {
-                for listener in listener::tcp(port.scope, port.port)? {
+                for listener in listener::tcp(port.scope, port.port, Connection::prepare)? {
                     tasks.spawn(accept(listener, self.accepted.clone(), self.held.clone()));
                 }
             }
@@ -100,7 +100,7 @@ async fn accept(listener: TcpListener, accepted: mpsc::Sender<Accepted>, places:
     loop {
         let Ok(held) = places.clone().acquire_owned().await else { return };
         let (stream, client) = listener::accept(&listener).await;
-        let connection = Connection::new(stream);
+        let connection = Connection::accepted(stream);
         if accepted.send(Accepted { connection, client, held }).await.is_err() {
             return;
         }

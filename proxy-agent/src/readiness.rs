@@ -23,7 +23,7 @@ impl Readiness {
         if !ready {
             self.acceptors.shutdown().await;
         } else if self.acceptors.is_empty() {
-            match listener::tcp(Scope::Pod, self.port) {
+            match listener::tcp(Scope::Pod, self.port, |_| ()) {
                 Ok(listeners) => {
                     self.known.send_replace(true);
                     for listener in listeners {

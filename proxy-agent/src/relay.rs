@@ -33,12 +33,23 @@ const SPARE: usize = 16;
 pub(crate) struct Connection(TcpStream);
 
 impl Connection {
+    /// A connection that was dialled.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        // SO_LINGER with 0 s makes close() send RST. Set at once: there is no later moment when a process is killed.
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive());
+        Self::prepare(&SockRef::from(&stream));
         Self(stream)
+    }
+
+    /// A connection from a listener that was [prepared](Self::prepare): Linux hands a listener's options on.
+    pub(crate) fn accepted(stream: TcpStream) -> Self {
+        Self(stream)
+    }
+
+    /// Sets what every connection has.
+    pub(crate) fn prepare(socket: &socket2::Socket) {
+        // SO_LINGER with 0 s makes close() send RST. Set at once: there is no later moment when a process is killed.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_tcp_keepalive(&keepalive());
     }
 
     /// Our end's address.

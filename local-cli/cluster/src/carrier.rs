@@ -81,7 +81,7 @@ async fn open(
     if purpose == Purpose::Bulk {
         known.no_spdy.store(true, Ordering::Relaxed);
     }
-    Ok(Either::Right(websocket::WebSocket::new(upgraded.into_stream(), port)))
+    Ok(Either::Right(websocket::begin(upgraded.into_stream().into_inner(), port).await))
 }
 
 /// Whether another protocol may get through: not when the answer is about login, rights or the pod, nor when there was

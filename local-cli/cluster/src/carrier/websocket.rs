@@ -11,10 +11,21 @@ use std::{
 use bytes::{Buf, Bytes};
 use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as WsError, Message,
+        protocol::{Role, WebSocketConfig},
+    },
+};
 
 /// Largest frame that we send, in bytes of payload.
 const LARGEST_FRAME: usize = 64 << 10;
+/// Largest message that we take; the runtime sends what it read at once, 32 KiB.
+const LARGEST_MESSAGE: usize = 1 << 20;
+/// Bytes asked of the connection at once. All of them are cleared before each read, so that kube's 128 KiB cost more
+/// than the small messages that come this way.
+const READ: usize = 16 << 10;
 const DATA: u8 = 0;
 const ERROR: u8 = 1;
 
@@ -31,12 +42,24 @@ pub(super) struct WebSocket<S> {
     ended: bool,
 }
 
+/// A carrier over an upgraded connection that forwards exactly `port`, of which nothing has been read.
+pub(super) async fn begin<S>(upgraded: S, port: u16) -> WebSocket<WebSocketStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ)
+        .max_message_size(Some(LARGEST_MESSAGE))
+        .max_frame_size(Some(LARGEST_MESSAGE));
+    WebSocket::new(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await, port)
+}
+
 impl<S> WebSocket<S>
 where
     S: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Unpin,
 {
     /// A carrier over an upgraded connection that forwards exactly `port`.
-    pub(super) fn new(socket: S, port: u16) -> Self {
+    fn new(socket: S, port: u16) -> Self {
         Self { socket, port, rest: Bytes::new(), begun: [false; 2], ended: false }
     }
 
