@@ -9,6 +9,10 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(8);
 /// Bytes of a stream that its opener may send ahead of the answer. Every window of a new flow is as large at least.
 pub const EARLY: u32 = 4 << 10;
 
+/// Freed bytes that are worth a CREDIT frame in a large window. A quarter of it would leave a quarter unused on a path
+/// that needs all of it.
+const CREDIT: u32 = 1 << 20;
+
 /// The other side sent more than it was allowed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;
@@ -74,9 +78,9 @@ impl Window {
         growth
     }
 
-    /// Whether enough was read for a CREDIT frame to be worth its bytes (a quarter of the window).
+    /// Whether enough was read for a CREDIT frame to be worth its bytes: a quarter of the window, at most [`CREDIT`].
     pub fn owes(&self) -> bool {
-        self.free() >= (self.size / 4).max(1)
+        self.free() >= (self.size / 4).clamp(1, CREDIT)
     }
 
     /// Promises everything that is free.

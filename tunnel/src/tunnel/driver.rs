@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -16,7 +16,7 @@ use super::{
     carrier::Stream,
     shared::{Shared, now},
 };
-use crate::proto::{Connection, EndCause, LaneId, record::MAX_RECORD};
+use crate::proto::{Connection, EndCause, HOME, LaneId, record::MAX_RECORD};
 
 /// Bytes of one read: several records, so that one wake-up serves them all.
 const READ: usize = 4 * MAX_RECORD;
@@ -30,6 +30,17 @@ pub(super) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
     /// The carrier's own words for its loss.
     failure: Option<io::Error>,
+    /// Whether the tasks that were ready have had their turn since this one was woken.
+    gathered: bool,
+}
+
+/// What one turn of all lanes came to.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Moved,
+    /// Nothing moved, but the home lane has something to send.
+    Gathering,
+    Idle,
 }
 
 /// One carrier with the bytes between it and the state machine.
@@ -50,7 +61,7 @@ struct Lane {
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, carrier: Carrier) -> Self {
-        let mut driver = Self { shared, lanes: Vec::new(), timer: None, failure: None };
+        let mut driver = Self { shared, lanes: Vec::new(), timer: None, failure: None, gathered: false };
         driver.add(carrier);
         driver
     }
@@ -71,11 +82,17 @@ impl Driver {
         });
     }
 
-    /// One read and one write on each lane; whether any did something.
-    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut progress = false;
+    /// One read and one write on each lane.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+        let (mut progress, mut gathering) = (false, false);
         for lane in &mut self.lanes {
-            let moved = lane.read(&self.shared, cx).and_then(|read| Ok(lane.write(&self.shared, cx)? | read));
+            let moved = lane.read(&self.shared, cx).and_then(|read| {
+                if !self.gathered && lane.is_about_to_send(&self.shared) {
+                    gathering = true;
+                    return Ok(read);
+                }
+                Ok(lane.write(&self.shared, cx)? | read)
+            });
             match moved {
                 Ok(moved) => progress |= moved,
                 Err(LaneError::Io(error)) => {
@@ -90,7 +107,11 @@ impl Driver {
         if connection.is_closing() && all_ended {
             connection.end(EndCause::Closed);
         }
-        progress
+        match (progress, gathering) {
+            (true, _) => Turn::Moved,
+            (false, true) => Turn::Gathering,
+            (false, false) => Turn::Idle,
+        }
     }
 
     /// Ready when something may be due. The timer is moved only forwards in need: it may ring early, for a deadline
@@ -130,17 +151,24 @@ impl Future for Driver {
             for carrier in this.shared.take_joining() {
                 this.add(carrier);
             }
-            let progress = this.turn(cx);
+            let turn = this.turn(cx);
             let ended = this.shared.lock().ended();
             if let Some(cause) = ended {
                 return Poll::Ready(this.outcome(cause));
             }
+            if turn == Turn::Gathering {
+                this.gathered = true;
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                return Poll::Pending;
+            }
             if this.poll_timer(cx).is_ready() {
                 this.shared.lock().handle_timeout(now());
-            } else if !progress {
+            } else if turn == Turn::Idle {
+                this.gathered = false;
                 return Poll::Pending;
             }
         }
+        this.gathered = true;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -210,6 +238,13 @@ impl Lane {
             (self.start, self.end) = (0, 0);
         }
         Ok(used > 0)
+    }
+
+    /// Whether the home lane's next record is still to be made. What many flows have to say at one moment leaves in one
+    /// record, which is one message for all processes on its way: so they all have their turn before, also those whose
+    /// sockets have become ready meanwhile.
+    fn is_about_to_send(&self, shared: &Shared) -> bool {
+        self.id == HOME && self.outbox.is_empty() && shared.lock().has_to_send(HOME, now())
     }
 
     fn write(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Result<bool, LaneError> {

@@ -37,11 +37,16 @@ enum Turn {
 }
 
 impl Connection {
+    /// Whether `lane` has something to say, as far as can be told without making it a record.
+    pub fn has_to_send(&self, lane: LaneId, now: Instant) -> bool {
+        let state = &self.lanes[lane];
+        !state.is_drained() || state.has_signal(now)
+    }
+
     /// Appends at most one record for `lane` to `out`: control frames, then a fair share of the flows' data.
     /// Returns whether there was anything to send.
     pub fn poll_transmit(&mut self, lane: LaneId, out: &mut Vec<u8>, now: Instant) -> bool {
-        let state = &self.lanes[lane];
-        if state.is_drained() && !state.has_signal(now) {
+        if !self.has_to_send(lane, now) {
             return false;
         }
         let start = out.len();
