@@ -28,7 +28,7 @@ pub async fn measure(
         times.push(start.elapsed());
     }
     let measured_ms = begin.elapsed().as_secs_f64() * 1e3;
-    Ok(Requests { times: Times::of(times), measured_ms, ..Requests::default() })
+    Ok(Requests { times: Times::of_sequence(times), measured_ms, ..Requests::default() })
 }
 
 async fn round_trip(

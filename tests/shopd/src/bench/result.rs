@@ -79,6 +79,24 @@ impl Times {
         };
         Self { count: times.len() as u64, p50_us: share(50), p99_us: share(99), max_us: share(100) }
     }
+
+    /// Of requests of which each was made when the one before was answered. A path that stalls is asked less, and a
+    /// stall of 100 ms would be one among thousands of quick answers. So it also counts for the requests that would have
+    /// been made meanwhile, one each median time, with what each would have waited: the correction that HdrHistogram
+    /// makes for *coordinated omission*. The count is that of the requests made.
+    pub fn of_sequence(times: Vec<Duration>) -> Self {
+        let made = Self::of(times.clone());
+        let pace = Duration::from_secs_f64(made.p50_us / 1e6);
+        let mut all = times;
+        for index in 0..all.len() {
+            let mut missed = all[index].saturating_sub(pace);
+            while !pace.is_zero() && missed >= pace {
+                all.push(missed);
+                missed -= pace;
+            }
+        }
+        Self { count: made.count, ..Self::of(all) }
+    }
 }
 
 impl Requests {
@@ -104,6 +122,19 @@ mod tests {
         let times = Times::of((1..=100).rev().map(Duration::from_micros).collect());
         assert_eq!((times.count, times.p50_us, times.p99_us, times.max_us), (100, 51.0, 100.0, 100.0));
         assert_eq!(Times::of(Vec::new()), Times::default());
+    }
+
+    #[test]
+    fn a_stall_counts_for_all_requests_that_it_kept_from_being_made() {
+        let mut times = vec![Duration::from_millis(1); 1000];
+        times.push(Duration::from_millis(500));
+        let (plain, corrected) = (Times::of(times.clone()), Times::of_sequence(times));
+        assert_eq!((plain.p99_us, corrected.count), (1000.0, 1001));
+        // A third of the time there was a stall: 500 of 1,500 requests, the slowest hundredth of them at its begin.
+        assert_eq!((corrected.p50_us, corrected.p99_us, corrected.max_us), (1000.0, 486_000.0, 500_000.0));
+        let steady = vec![Duration::from_millis(83), Duration::from_millis(90), Duration::from_millis(113)];
+        assert_eq!(Times::of_sequence(steady.clone()), Times::of(steady));
+        assert_eq!(Times::of_sequence(vec![Duration::ZERO; 2]).count, 2);
     }
 
     #[test]
