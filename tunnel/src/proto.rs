@@ -29,5 +29,5 @@ mod yielding;
 pub use connection::{Connection, EndCause, ProtocolError};
 pub use flow::FlowError;
 pub use frame::FlowId;
-pub use lane::{HOME, LaneId};
+pub use lane::LaneId;
 pub use limits::Limits;

@@ -16,7 +16,7 @@ use super::{
     carrier::Stream,
     shared::{Shared, now},
 };
-use crate::proto::{Connection, EndCause, HOME, LaneId, record::MAX_RECORD};
+use crate::proto::{Connection, EndCause, LaneId, record::MAX_RECORD};
 
 /// Bytes of one read: several records, so that one wake-up serves them all.
 const READ: usize = 4 * MAX_RECORD;
@@ -38,7 +38,7 @@ pub(super) struct Driver {
 #[derive(PartialEq, Eq)]
 enum Turn {
     Moved,
-    /// Nothing moved, but the home lane has something to send.
+    /// Nothing moved, but a lane has a little to send.
     Gathering,
     Idle,
 }
@@ -87,7 +87,7 @@ impl Driver {
         let (mut progress, mut gathering) = (false, false);
         for lane in &mut self.lanes {
             let moved = lane.read(&self.shared, cx).and_then(|read| {
-                if !self.gathered && lane.is_about_to_send(&self.shared) {
+                if !self.gathered && lane.would_send_little(&self.shared) {
                     gathering = true;
                     return Ok(read);
                 }
@@ -240,11 +240,11 @@ impl Lane {
         Ok(used > 0)
     }
 
-    /// Whether the home lane's next record is still to be made. What many flows have to say at one moment leaves in one
-    /// record, which is one message for all processes on its way: so they all have their turn before, also those whose
-    /// sockets have become ready meanwhile.
-    fn is_about_to_send(&self, shared: &Shared) -> bool {
-        self.id == HOME && self.outbox.is_empty() && shared.lock().has_to_send(HOME, now())
+    /// Whether the next record would be a small one. What many flows have to say at one moment leaves in one record,
+    /// which is one message for all processes on its way: so they all have their turn before, also those whose sockets
+    /// have become ready meanwhile.
+    fn would_send_little(&self, shared: &Shared) -> bool {
+        self.outbox.is_empty() && shared.lock().has_little_to_send(self.id, now())
     }
 
     fn write(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Result<bool, LaneError> {

@@ -82,7 +82,7 @@ impl Times {
 
     /// Of requests of which each was made when the one before was answered. A path that stalls is asked less, and a
     /// stall of 100 ms would be one among thousands of quick answers. So it also counts for the requests that would have
-    /// been made meanwhile, one each median time, with what each would have waited: the correction that HdrHistogram
+    /// been made meanwhile, one each median time, with what each would have waited: the correction that `HdrHistogram`
     /// makes for *coordinated omission*. The count is that of the requests made.
     pub fn of_sequence(times: Vec<Duration>) -> Self {
         let made = Self::of(times.clone());

@@ -37,8 +37,12 @@ enum Turn {
 }
 
 impl Connection {
-    /// Whether `lane` has something to say, as far as can be told without making it a record.
-    pub fn has_to_send(&self, lane: LaneId, now: Instant) -> bool {
+    /// Whether `lane` has something to say that does not fill a record yet, as far as can be told without making it one.
+    pub fn has_little_to_send(&self, lane: LaneId, now: Instant) -> bool {
+        self.unsent < MAX_BODY && self.has_to_send(lane, now)
+    }
+
+    fn has_to_send(&self, lane: LaneId, now: Instant) -> bool {
         let state = &self.lanes[lane];
         !state.is_drained() || state.has_signal(now)
     }
