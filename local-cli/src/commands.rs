@@ -28,13 +28,12 @@ pub async fn run(read: Read) -> Result<u8, Failure> {
         return config::run(config, &read);
     }
     let global = read.cli.global;
-    let mut signals = Signals::new()?;
     match read.cli.command {
-        Command::Swap(swap) => swap::run(&global, *swap, &mut signals).await,
-        Command::Shell(shell) => shell::run(&global, *shell, &mut signals).await,
-        Command::Exec(exec) => exec::run(&global, exec, &mut signals).await,
-        Command::Status(status) => signals.during(status::run(&global, &status)).await,
-        Command::Restore(restore) => restore::run(&global, &restore, &mut signals).await,
+        Command::Swap(swap) => swap::run(&global, *swap, &mut Signals::new()?).await,
+        Command::Shell(shell) => shell::run(&global, *shell, &mut Signals::new()?).await,
+        Command::Exec(exec) => exec::run(&global, exec, &mut Signals::new()?).await,
+        Command::Status(status) => Signals::new()?.during(status::run(&global, &status)).await,
+        Command::Restore(restore) => restore::run(&global, &restore, &mut Signals::new()?).await,
         Command::Completions(completions) => completions::run(&completions),
         Command::Man(man) => man::run(&man),
         // Above: it alone looks at where the settings come from.
@@ -94,9 +93,13 @@ fn progress(global: &Global) -> Progress {
     progress
 }
 
-/// On a thread of its own: a login plugin blocks it for as long as it asks its user, who may leave meanwhile.
 async fn connect(global: &Global) -> Result<Connection, Failure> {
-    let (settings, runtime) = (api_settings(global), Handle::current());
+    open(api_settings(global)).await
+}
+
+/// On a thread of its own: a login plugin blocks it for as long as it asks its user, who may leave meanwhile.
+async fn open(settings: ApiSettings) -> Result<Connection, Failure> {
+    let runtime = Handle::current();
     let opening = spawn_blocking(move || runtime.block_on(Connection::open(&settings)));
     Ok(opening.await.map_err(|e| Failure::new("DP-RUNTIME", e))??)
 }

@@ -39,6 +39,10 @@ use crate::{
 
 /// Longest wait for what a session has to say to a program that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// A program that ends so long after a signal of its user ends of it, as far as anybody has to be told.
+const OBEYED: Duration = Duration::from_secs(10);
+/// Exit codes above it are those of signals.
+const SIGNALLED: u8 = 128;
 /// Longest wait for the status of a program that was killed.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
@@ -55,7 +59,7 @@ pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Cli
         // The steps of the session are told at its own terminal.
         _ => {}
     };
-    let (mut there, mut asked) = (true, false);
+    let (mut there, mut asked) = (true, None);
     let status = loop {
         tokio::select! {
             status = child.wait() => break ended(status)?,
@@ -64,7 +68,7 @@ pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Cli
                 None => there = false,
             },
             got = signals.next() => {
-                asked = true;
+                asked = Some(Instant::now());
                 got.forward(&child);
             }
         }
@@ -72,10 +76,13 @@ pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Cli
     let state = last_words(client, show).await;
     match lost {
         Some(failure) => return Err(failure),
-        None if state.is_ok_and(|state| state.is_none_or(|state| state.phase == RESTORING)) => {
+        // Not of a program that ended by itself while the session did.
+        None if exit_code(status) > SIGNALLED
+            && state.is_ok_and(|state| state.is_none_or(|state| state.phase == RESTORING)) =>
+        {
             progress.notice("the session has ended, and the program with it");
         }
-        None if asked => {}
+        None if is_recent(asked) => {}
         None => surprise(status, None).iter().for_each(|text| progress.warning(text)),
     }
     Ok(exit_code(status))
@@ -96,6 +103,11 @@ async fn last_words(client: &mut Client, mut show: impl FnMut(Event)) -> Result<
         }
     };
     timeout(LAST_WORDS, rest).await
+}
+
+/// Whether the program may have ended of a signal that its user sent.
+fn is_recent(asked: Option<Instant>) -> bool {
+    asked.is_some_and(|at| at.elapsed() < OBEYED)
 }
 
 fn ended(status: std::io::Result<ExitStatus>) -> Result<ExitStatus, Failure> {
@@ -200,12 +212,12 @@ impl Terminal<'_> {
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             self.client.send(&Request::Running { pid }).await;
         }
-        let mut asked = false;
+        let mut asked = None;
         loop {
             tokio::select! {
                 status = child.wait() => {
                     let status = ended(status)?;
-                    if !asked {
+                    if !is_recent(asked) {
                         self.explain(status, program).await;
                     }
                     return Ok(exit_code(status));
@@ -226,7 +238,7 @@ impl Terminal<'_> {
                     }
                 },
                 got = signals.next() => {
-                    asked = true;
+                    asked = Some(Instant::now());
                     got.forward(&child);
                 }
             }

@@ -115,7 +115,10 @@ struct Hook;
 
 impl SpliceHook for Hook {
     fn splice(&mut self, ready: Vec<std::net::IpAddr>) -> Splicing<'_> {
-        Box::pin(async move { eprintln!("splice to {ready:?}") })
+        Box::pin(async move {
+            eprintln!("splice to {ready:?}");
+            true
+        })
     }
 }
 

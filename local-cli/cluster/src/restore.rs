@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     record::{Original, Phase, Record},
     resource::{Condition, Kind, Objects},
     slices,
-    swap::{CONFLICTS, Progress, SLICES_LIMIT, original_pods},
+    swap::{CONFLICTS, Progress, SETTLE, SLICES_LIMIT, original_pods},
     wait::until,
 };
 
@@ -39,12 +39,12 @@ const LINGER_LIMIT: Duration = Duration::from_secs(9);
 const GONE_LIMIT: Duration = Duration::from_mins(2);
 
 /// Returned by a [`SpliceHook`].
-pub type Splicing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub type Splicing<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 
 /// What a live session does before the stand-in leaves: the agent sends what is held, and what still comes, to these
 /// pods.
 pub trait SpliceHook: Send {
-    /// `ready` are the first addresses of the original's ready pods; empty when none is.
+    /// `ready` are the first addresses of the original's ready pods; empty when none is. Whether the agent knows.
     fn splice(&mut self, ready: Vec<IpAddr>) -> Splicing<'_>;
 }
 
@@ -105,12 +105,20 @@ pub async fn restore(
     if record.original_first {
         // Both cannot be there at once: the stand-in makes room, as the original did.
         splice(hook, Vec::new()).await;
-        restore.remove_stand_in(&mut problems).await?;
+        restore.remove_stand_in("waiting for the end of its pod", &mut problems).await?;
         (original, ready) = restore.put_back(&mut problems).await?;
     } else {
         (original, ready) = restore.put_back(&mut problems).await?;
-        splice(hook, ready.clone()).await;
-        restore.remove_stand_in(&mut problems).await?;
+        let meanwhile = if splice(hook, ready.clone()).await && !ready.is_empty() {
+            "for 5 s its pod still passes late clients on"
+        } else {
+            if record.phase != Phase::Prepared && !ready.is_empty() {
+                // Nobody passes on who learns of the original late.
+                sleep(SETTLE).await;
+            }
+            "waiting for the end of its pod"
+        };
+        restore.remove_stand_in(meanwhile, &mut problems).await?;
     }
     restore.await_drained(&mut problems).await?;
     restore.remove_rest().await?;
@@ -288,14 +296,9 @@ impl Restore<'_> {
     }
 
     /// Its pod leaves the slices with the deletion.
-    async fn remove_stand_in(&self, problems: &mut Vec<String>) -> Result<(), ClusterError> {
+    async fn remove_stand_in(&self, meanwhile: &str, problems: &mut Vec<String>) -> Result<(), ClusterError> {
         let stand_in = &self.record.stand_in;
-        let late = if self.record.phase == Phase::Prepared {
-            "waiting for the end of its pod"
-        } else {
-            "for 5 s its pod still passes late clients on"
-        };
-        self.tell(Progress::Undoing(format!("deleting {stand_in}: {late}")));
+        self.tell(Progress::Undoing(format!("deleting {stand_in}: {meanwhile}")));
         Objects::new(self.connection, Kind::Deployment).delete(stand_in, None).await?;
         let pods = Objects::new(self.connection, Kind::Pod);
         let selector = self.session_selector();
@@ -354,11 +357,10 @@ impl Restore<'_> {
     }
 }
 
-async fn splice(hook: Option<&mut dyn SpliceHook>, ready: Vec<IpAddr>) {
-    if let Some(hook) = hook {
-        // An agent that cannot be told resets what it holds when its pod ends.
-        let _ = timeout(SPLICE_LIMIT, hook.splice(ready)).await;
-    }
+/// Whether the agent knows. One that cannot be told resets what it holds when its pod ends.
+async fn splice(hook: Option<&mut dyn SpliceHook>, ready: Vec<IpAddr>) -> bool {
+    let Some(hook) = hook else { return false };
+    timeout(SPLICE_LIMIT, hook.splice(ready)).await.unwrap_or(false)
 }
 
 #[derive(Debug, PartialEq, Eq)]

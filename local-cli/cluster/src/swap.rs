@@ -48,7 +48,7 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 /// Longest wait for EndpointSlices to follow.
 pub(crate) const SLICES_LIMIT: Duration = Duration::from_mins(1);
 /// From a change of the EndpointSlices until every node's kube-proxy follows. Measured: 0.5–1 s on one node.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// Status updates of a controller change the resourceVersion too: so often we look again.
 pub(crate) const CONFLICTS: usize = 10;
 

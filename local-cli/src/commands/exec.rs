@@ -54,18 +54,15 @@ async fn find(global: &Global, wanted: Option<&str>) -> Result<(Client, Status),
     } else if let Some(own) = sessions.iter().position(|(_, status)| status.id == inside) {
         sessions = vec![sessions.swap_remove(own)];
     }
-    match sessions.len() {
-        1 => sessions.pop().ok_or_else(|| Failure::new("DP-NO-SESSION", "no session")),
-        0 => Err(none(global, wanted).await),
-        count => {
-            let list: Vec<_> =
-                sessions.iter().map(|(_, s)| format!("{}/{} ({})", s.namespace, s.name, s.id)).collect();
-            Err(Failure::new(
-                "DP-WHICH-SESSION",
-                format!("{count} sessions run on this laptop: {}", list.join(", ")),
-            )
-            .hint("name one of them"))
-        }
+    if sessions.len() > 1 {
+        let list: Vec<_> =
+            sessions.iter().map(|(_, s)| format!("{}/{} ({})", s.namespace, s.name, s.id)).collect();
+        let cause = format!("{} sessions run on this laptop: {}", list.len(), list.join(", "));
+        return Err(Failure::new("DP-WHICH-SESSION", cause).hint("name one of them"));
+    }
+    match sessions.pop() {
+        Some(session) => Ok(session),
+        None => Err(none(global, wanted).await),
     }
 }
 
@@ -77,13 +74,13 @@ async fn none(global: &Global, wanted: Option<&str>) -> Failure {
         }
         None => ("no session runs on this laptop".to_owned(), "`devproxy swap NAME` starts one"),
     };
-    let remedy = timeout(PATIENCE, left(global, wanted)).await.ok().flatten();
+    let remedy = left(global, wanted).await;
     Failure::new("DP-NO-SESSION", cause).hint(remedy.unwrap_or_else(|| hint.to_owned()))
 }
 
 /// What to do about the session that `wanted` names, or about one of ours, if it is over.
 async fn left(global: &Global, wanted: Option<&str>) -> Option<String> {
-    let target = wanted.and_then(|wanted| Target::parse(wanted).ok());
+    let target = wanted.map(Target::parse).transpose().ok()?;
     let mut connection = super::connect(global).await.ok()?;
     if let Some(namespace) = target.as_ref().and_then(|target| target.namespace.as_deref()) {
         connection = connection.in_namespace(namespace);
@@ -92,7 +89,8 @@ async fn left(global: &Global, wanted: Option<&str>) -> Option<String> {
         Some(Target { name, .. }) => info.session == *name || info.deployment.as_ref() == Some(name),
         None => is_ours(info),
     };
-    sessions(&connection, false).await.ok()?.iter().filter(|info| is_it(info)).find_map(remedy)
+    let sessions = timeout(PATIENCE, sessions(&connection, false)).await.ok()?.ok()?;
+    sessions.iter().filter(|info| is_it(info)).find_map(remedy)
 }
 
 /// All sessions of this laptop that answer; sockets of dead ones are removed.

@@ -143,7 +143,7 @@ fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timesta
 
 /// What it does, and what keeps its clients waiting.
 fn phase(here: &protocol::Status, now: Timestamp) -> String {
-    let waits = here.phase == protocol::WAITING || here.phase == "swapped";
+    let waits = [protocol::WAITING, protocol::SWAPPED].contains(&here.phase.as_str());
     match &here.silence {
         Some(silence) if waits => {
             let word = here.phase.split(' ').next().unwrap_or_default();

@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use devproxy_capture::Capture;
 use devproxy_cluster::{Connection, Handover, Swap, stand_in_lost, swap};
 use devproxy_tunnel::{SessionKey, control};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+};
 
 use self::{awaited::Awaited, shell::Live};
 use crate::{
@@ -26,7 +29,7 @@ use crate::{
         link::{Address, AgentHandle, Connected},
         outlet::Outlet,
         process::Start,
-        protocol::{ShellEntrance, WAITING},
+        protocol::{HANDING_OVER, OPEN, SWAPPED, ShellEntrance, WAITING},
         shared::Shared,
     },
 };
@@ -139,7 +142,7 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
     };
     let serving = async {
         let Some(original) = &plan.original else {
-            shared.open(entrance, "open").await;
+            shared.open(entrance, OPEN).await;
             return Ok(());
         };
         if plan.handover == Handover::OnListen {
@@ -147,16 +150,16 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
             shared.outlet.notice(&awaited.line(original)).await;
             shared.open(entrance, WAITING).await;
             let port = program_ready(capture, namespaces, &plan.ready, &awaited.locals()).await?;
-            shared.update(|status| "handing over".clone_into(&mut status.phase));
+            shared.update(|status| HANDING_OVER.clone_into(&mut status.phase));
             let (since, name) = (Instant::now(), &original.name);
-            let by = answered_by(capture, port);
+            let by = answered_by(capture, port).await;
             let port_told = awaited.told(port);
             shared
                 .outlet
                 .notice(&format!("{by} listens on {port_told}: leading {name}'s clients to it"))
                 .await;
             hand_over(agent, capture, swap).await?;
-            let by = answered_by(capture, port);
+            let by = answered_by(capture, port).await;
             let text = format!("{port_told} is answered by {by}; {name} scaled to 0");
             shared.outlet.done("handover", text, since).await;
         } else {
@@ -164,9 +167,9 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
             hand_over(agent, capture, swap).await?;
             let text = format!("{} scaled to 0 ({})", original.name, plan.handover_reason);
             shared.outlet.done("handover", text, since).await;
-            shared.open(entrance, "swapped").await;
+            shared.open(entrance, SWAPPED).await;
         }
-        shared.update(|status| "swapped".clone_into(&mut status.phase));
+        shared.update(|status| SWAPPED.clone_into(&mut status.phase));
         Ok(())
     };
     let serving = async {
@@ -204,9 +207,10 @@ async fn hand_over(agent: &AgentHandle, capture: &Capture, swap: &mut Swap) -> R
     Ok(swap.handover().await?)
 }
 
-fn answered_by(capture: &Capture, port: u16) -> String {
-    let listeners = capture.listeners().borrow().clone();
-    awaited::who(listeners.on(control::Protocol::Tcp, port).next())
+/// Looked up on another thread: it reads the descriptors of all processes, while the tunnel goes on.
+async fn answered_by(capture: &Capture, port: u16) -> String {
+    let listener = capture.listeners().borrow().on(control::Protocol::Tcp, port).next().cloned();
+    spawn_blocking(move || awaited::who(listener.as_ref())).await.unwrap_or_default()
 }
 
 fn random_key() -> Result<SessionKey, Failure> {

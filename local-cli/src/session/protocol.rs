@@ -17,6 +17,12 @@ pub const SCHEMA: u32 = 1;
 /// Longest line either side accepts, in bytes. A plan holds a whole pod template; etcd keeps at most 1.5 MiB.
 const MAX_LINE: u64 = 16 << 20;
 
+/// [`Status::phase`] of a session without an original.
+pub const OPEN: &str = "open";
+/// [`Status::phase`] while the original is led away from.
+pub const HANDING_OVER: &str = "handing over";
+/// [`Status::phase`] when the program has taken the original's place.
+pub const SWAPPED: &str = "swapped";
 /// [`Status::phase`] until somebody listens.
 pub const WAITING: &str = "waiting for the program to listen";
 /// [`Status::phase`] when the session is ending.

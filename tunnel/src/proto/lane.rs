@@ -34,6 +34,14 @@ pub(super) enum Control {
     Goaway,
 }
 
+/// Whether received records are still to be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ack {
+    Nothing,
+    DueAt(Instant),
+    Due,
+}
+
 /// Round trips that are remembered: enough that one slow answer does not count, few enough to follow a path that changed.
 const SAMPLES: usize = 3;
 
@@ -60,7 +68,7 @@ pub(super) struct Lane {
     /// Number of the last record received.
     pub(super) received: u64,
     owed: usize,
-    ack_due: Option<Instant>,
+    ack: Ack,
 
     last_ping: Option<Instant>,
     next_ping: Instant,
@@ -89,7 +97,7 @@ impl Lane {
             in_flight: InFlight::default(),
             received: 0,
             owed: 0,
-            ack_due: None,
+            ack: Ack::Nothing,
             last_ping: None,
             next_ping: now,
             ping: None,
@@ -128,20 +136,20 @@ impl Lane {
         let soon = self.last_ping.map_or(now, |last| last + limits.busy_ping_interval);
         self.next_ping = self.next_ping.min(soon);
         self.owed += bytes;
-        let due = self.ack_due.get_or_insert(now + delay);
         if self.owed >= most {
-            *due = now;
+            self.ack = Ack::Due;
+        } else if self.ack == Ack::Nothing {
+            self.ack = Ack::DueAt(now + delay);
         }
     }
 
     /// The acknowledgement to send: due, or worth a ride in a record that leaves anyway.
     pub(super) fn take_ack(&mut self, now: Instant, rides: bool) -> Option<u64> {
-        let due = self.ack_due?;
-        if !rides && now < due {
+        if self.ack == Ack::Nothing || !(rides || self.ack_is_due(now)) {
             return None;
         }
         self.owed = 0;
-        self.ack_due = None;
+        self.ack = Ack::Nothing;
         Some(self.received)
     }
 
@@ -172,7 +180,8 @@ impl Lane {
 
     pub(super) fn poll_timeout(&self, limits: &Limits) -> Instant {
         let dead = self.silent_since.map(|since| since + limits.silence);
-        [self.ack_due, dead].into_iter().flatten().fold(self.next_ping, Instant::min)
+        let ack = if let Ack::DueAt(at) = self.ack { Some(at) } else { None };
+        [ack, dead].into_iter().flatten().fold(self.next_ping, Instant::min)
     }
 
     /// Returns whether the lane is dead.
@@ -184,11 +193,44 @@ impl Lane {
             self.ping = Some(self.token);
             self.silent_since.get_or_insert(now);
         }
+        // Due once: a carrier that takes nothing now must not ring the timer again and again.
+        if self.ack_is_due(now) {
+            self.ack = Ack::Due;
+        }
         self.silent_since.is_some_and(|since| now >= since + limits.silence)
     }
 
     /// Whether a ping, pong or due acknowledgement waits.
     pub(super) fn has_signal(&self, now: Instant) -> bool {
-        self.ping.is_some() || self.pong.is_some() || self.ack_due.is_some_and(|due| now >= due)
+        self.ping.is_some() || self.pong.is_some() || self.ack_is_due(now)
+    }
+
+    fn ack_is_due(&self, now: Instant) -> bool {
+        match self.ack {
+            Ack::Nothing => false,
+            Ack::DueAt(at) => now >= at,
+            Ack::Due => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_that_cannot_leave_rings_once() {
+        let (limits, now, delay) = (Limits::default(), Instant::now(), Duration::from_millis(5));
+        let mut lane = Lane::new(now);
+        lane.handle_timeout(now, &limits);
+        lane.owe_ack(10, delay, 1000, now, &limits);
+        assert_eq!(lane.poll_timeout(&limits), now + delay);
+        assert_eq!(lane.take_ack(now, false), None);
+        assert!(!lane.handle_timeout(now + delay, &limits));
+        assert!(lane.poll_timeout(&limits) > now + delay);
+        lane.owe_ack(10, delay, 1000, now + delay, &limits);
+        assert!(lane.poll_timeout(&limits) > now + delay * 2);
+        assert_eq!(lane.take_ack(now + delay, false), Some(0));
+        assert!(!lane.ack_is_due(now + delay * 3));
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Driver {
 #[derive(PartialEq, Eq)]
 enum Turn {
     Moved,
-    /// Nothing moved, but a lane has a little to send.
+    /// A lane has a little to send, and waits.
     Gathering,
     Idle,
 }
@@ -108,8 +108,8 @@ impl Driver {
             connection.end(EndCause::Closed);
         }
         match (progress, gathering) {
-            (true, _) => Turn::Moved,
-            (false, true) => Turn::Gathering,
+            (_, true) => Turn::Gathering,
+            (true, false) => Turn::Moved,
             (false, false) => Turn::Idle,
         }
     }
@@ -241,8 +241,8 @@ impl Lane {
     }
 
     /// Whether the next record would be a small one. What many flows have to say at one moment leaves in one record,
-    /// which is one message for all processes on its way: so they all have their turn before, also those whose sockets
-    /// have become ready meanwhile.
+    /// which is one message for all processes on its way: so whoever is ready has a turn before, and if nobody of them
+    /// speaks, whoever's socket is.
     fn would_send_little(&self, shared: &Shared) -> bool {
         self.outbox.is_empty() && shared.lock().has_little_to_send(self.id, now())
     }

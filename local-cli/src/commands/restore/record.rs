@@ -9,14 +9,16 @@ use devproxy_namespaces::Entrance;
 use tokio::sync::mpsc;
 
 use crate::{
-    Failure, environment,
+    Failure,
+    commands::open,
+    environment,
     session::{live::describe, process::Start},
     ui::Progress,
 };
 
 /// The terminal process does the work of its dead session process.
 pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
-    let connection = Connection::open(&start.api).await?.in_namespace(&start.plan.namespace);
+    let connection = open(start.api.clone()).await?.in_namespace(&start.plan.namespace);
     match find_session(&connection, &start.plan.session).await {
         Ok(record) => {
             progress.warning("the session process has died; restoring from here");

@@ -74,9 +74,15 @@ struct Hook {
 impl SpliceHook for Hook {
     fn splice(&mut self, ready: Vec<IpAddr>) -> Splicing<'_> {
         Box::pin(async move {
-            if let Err(failure) = self.agent.splice(ready).await {
+            // An attempt before has told it.
+            if self.agent.is_over() {
+                return true;
+            }
+            let told = self.agent.splice(ready).await;
+            if let Err(failure) = &told {
                 self.outlet.notice(&format!("{failure}; connections that are still held are reset")).await;
             }
+            told.is_ok()
         })
     }
 }

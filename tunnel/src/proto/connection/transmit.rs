@@ -37,7 +37,8 @@ enum Turn {
 }
 
 impl Connection {
-    /// Whether `lane` has something to say that does not fill a record yet, as far as can be told without making it one.
+    /// Whether `lane` has something to say, as far as can be told without making it a record, and all flows together
+    /// have not enough queued to fill one.
     pub fn has_little_to_send(&self, lane: LaneId, now: Instant) -> bool {
         self.unsent < MAX_BODY && self.has_to_send(lane, now)
     }
