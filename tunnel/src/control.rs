@@ -22,7 +22,8 @@ pub enum ToAgent {
     /// The whole port table: listen on exactly these, close what is not in it any more (its accepted connections stay).
     /// Answered by [`FromAgent::Listening`].
     Listen(Vec<PodPort>),
-    /// Opens the readiness port (a latch: nothing but `false` or the end of the pod closes it). Answered by [`FromAgent::Ready`].
+    /// Opens the readiness port (a latch: nothing but `false` or the end of the pod closes it). Answered by
+    /// [`FromAgent::Ready`].
     Ready(bool),
     /// From now on connections that the laptop has not answered, and all new ones, go to these pods of the restored
     /// original, same port, in turn. An empty list resets them instead. Answered by [`FromAgent::Splicing`].

@@ -352,3 +352,18 @@ fn nothing_of_an_early_write_is_left_after_a_refusal() {
     assert_eq!(refused, Poll::Ready(Err(Refusal::Refused)));
     assert_eq!(pair.ends.map(|end| end.flow_count()), [0, 0]);
 }
+
+#[test]
+fn an_acknowledgement_that_cannot_leave_rings_once() {
+    let limits = Limits::default();
+    let mut pair = Pair::new(1, &limits);
+    let flow = pair.connect(&target());
+    assert!(pair.write(LAPTOP, flow, b"a word").is_ready());
+    pair.transmit(LAPTOP, 0);
+    pair.deliver(AGENT, 0, usize::MAX);
+    // Nothing of the agent's is transmitted from here on: its carrier takes nothing.
+    pair.advance(limits.ack_delay);
+    let next = pair.ends[AGENT].poll_timeout().expect("a next ping");
+    assert!(next > pair.now, "the same time again is a busy loop");
+    assert!(pair.transmit(AGENT, 0) > 0, "it is still owed");
+}

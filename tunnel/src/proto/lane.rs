@@ -213,24 +213,3 @@ impl Lane {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_acknowledgement_that_cannot_leave_rings_once() {
-        let (limits, now, delay) = (Limits::default(), Instant::now(), Duration::from_millis(5));
-        let mut lane = Lane::new(now);
-        lane.handle_timeout(now, &limits);
-        lane.owe_ack(10, delay, 1000, now, &limits);
-        assert_eq!(lane.poll_timeout(&limits), now + delay);
-        assert_eq!(lane.take_ack(now, false), None);
-        assert!(!lane.handle_timeout(now + delay, &limits));
-        assert!(lane.poll_timeout(&limits) > now + delay);
-        lane.owe_ack(10, delay, 1000, now + delay, &limits);
-        assert!(lane.poll_timeout(&limits) > now + delay * 2);
-        assert_eq!(lane.take_ack(now + delay, false), Some(0));
-        assert!(!lane.ack_is_due(now + delay * 3));
-    }
-}

@@ -107,10 +107,12 @@ impl Driver {
         if connection.is_closing() && all_ended {
             connection.end(EndCause::Closed);
         }
-        match (progress, gathering) {
-            (_, true) => Turn::Gathering,
-            (true, false) => Turn::Moved,
-            (false, false) => Turn::Idle,
+        if gathering {
+            Turn::Gathering
+        } else if progress {
+            Turn::Moved
+        } else {
+            Turn::Idle
         }
     }
 
