@@ -88,12 +88,11 @@ pub async fn accompany(mut child: Child, signals: &mut Signals, client: &mut Cli
     Ok(exit_code(status))
 }
 
-/// What a session still has to say when a program has ended, and its state, `None` when it has ended: it says why before
-/// it hangs programs up, so before this answer.
+/// What a session still has to say when a program has ended, and its state, `None` when it is over or dead: it says why
+/// before it hangs programs up, so before this answer.
 async fn last_words(client: &mut Client, mut show: impl FnMut(Event)) -> Result<Option<Status>, Elapsed> {
-    if !client.send(&Request::Status).await {
-        return Ok(None);
-    }
+    // Also of one that takes no requests any more: what it said before is still in the queue.
+    client.send(&Request::Status).await;
     let rest = async {
         loop {
             match client.next().await? {
@@ -268,10 +267,18 @@ impl Terminal<'_> {
                 event => self.show(event),
             }
         }
-        let Ok(Some(state)) = state else { return };
-        if self.failure.is_some() {
+        if self.failure.is_some() || self.ended {
             return;
         }
+        let state = match state {
+            Ok(Some(state)) => state,
+            // The helper hangs programs up when the session process dies, and may see it before us.
+            Ok(None) => {
+                self.failure = Some(died());
+                return;
+            }
+            Err(_) => return,
+        };
         let silence = state.silence.filter(|_| state.phase == WAITING && !program.is_shell);
         if let Some(text) = surprise(status, silence.map(|silence| silence.any()).as_deref()) {
             self.progress.warning(&text);

@@ -205,6 +205,29 @@ impl Laptop {
         self.slot.processes()
     }
 
+    /// The user's process of this name.
+    pub fn process(&self, name: &str) -> Result<ProcessId> {
+        self.find(name, |process| process.name() == name)
+    }
+
+    /// The session process of the user's session.
+    pub fn session_process(&self) -> Result<ProcessId> {
+        self.with_argument("__session")
+    }
+
+    /// The namespace helper of the user's session.
+    pub fn helper(&self) -> Result<ProcessId> {
+        self.with_argument("__namespaces")
+    }
+
+    fn with_argument(&self, argument: &str) -> Result<ProcessId> {
+        self.find(argument, |process| process.words().iter().any(|word| word == argument))
+    }
+
+    fn find(&self, what: &str, wanted: impl FnMut(&ProcessId) -> bool) -> Result<ProcessId> {
+        self.processes().into_iter().find(wanted).with_context(|| format!("no process {what} runs"))
+    }
+
     /// The state of the laptop's network, files and processes, to compare later.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(&self.slot)

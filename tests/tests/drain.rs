@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// From Enter to the handover, with a pod to be started on a busy machine.
@@ -114,7 +111,7 @@ async fn labels_off(shop: &Namespace, laptop: &Laptop) -> Result<Run> {
 /// Both processes at once: neither may see the other die.
 fn kill_all(laptop: &Laptop, swap: &Run) -> Result<()> {
     swap.signal(Signal::SIGSTOP)?;
-    kill(session_process(laptop)?, Signal::SIGKILL)?;
+    laptop.session_process()?.signal(Signal::SIGKILL);
     swap.signal(Signal::SIGKILL)
 }
 
@@ -160,12 +157,4 @@ async fn pods(shop: &Namespace) -> Result<Vec<String>> {
 
 async fn replicas(shop: &Namespace) -> Result<u64> {
     shop.get(["deployment", "cart"]).await?["spec"]["replicas"].as_u64().context("no replicas")
-}
-
-fn session_process(laptop: &Laptop) -> Result<Pid> {
-    let found = laptop.processes().into_iter().find(|process| {
-        std::fs::read(format!("/proc/{}/cmdline", process.pid))
-            .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == b"__session"))
-    });
-    Ok(Pid::from_raw(found.context("no session process")?.pid))
 }

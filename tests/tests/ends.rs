@@ -7,10 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run, snapshots};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// From Enter to the handover, with a pod to be started on a busy machine.
@@ -107,14 +104,14 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
 
     // The namespace helper is killed.
     let mut swap = swapped(&laptop, &["shopd"]).await?;
-    kill(process(&laptop, "__namespaces")?, Signal::SIGKILL)?;
+    laptop.helper()?.signal(Signal::SIGKILL);
     let exit = swap.wait(RESTORE).await?;
     assert!(exit.code() == 125 && exit.stderr.contains("the shell's namespaces are gone"), "{exit:?}");
     gone(&shop, &laptop, &before).await?;
 
     // The session process is told to end.
     let mut swap = swapped(&laptop, &["shopd"]).await?;
-    kill(session_process(&laptop)?, Signal::SIGTERM)?;
+    laptop.session_process()?.signal(Signal::SIGTERM);
     let exit = swap.wait(RESTORE).await?;
     assert!(exit.code() == 125 && exit.stderr.contains("ended by SIGTERM"), "{exit:?}");
     gone(&shop, &laptop, &before).await
@@ -133,14 +130,14 @@ async fn what_ignores_the_end_is_ended_whoever_restores() -> Result<()> {
 
     // It dies while it restores: the terminal process finds what is left without it.
     let mut swap = swapped(&laptop, &["bash", "-c", STUBBORN]).await?;
-    let session = session_process(&laptop)?;
+    let session = laptop.session_process()?;
     swap.write("go\n")?;
     shop.until("the restore's begin", RESTORE, async || {
         let replicas = shop.kubectl(["get", "deployment", "cart", "-o", "jsonpath={.spec.replicas}"]).await;
         replicas.is_ok_and(|replicas| replicas != "0")
     })
     .await?;
-    kill(session, Signal::SIGKILL)?;
+    session.signal(Signal::SIGKILL);
     let exit = swap.wait(RESTORE).await?;
     assert_eq!(exit.code(), 7, "{exit:?}");
     assert!(exit.stderr.contains("the session process has died; restoring from here"), "{exit:?}");
@@ -160,11 +157,10 @@ async fn who_leaves_early_gets_the_prompt_and_the_session_process_restores() -> 
         shop.kubectl(["get", "leases", "-o", "name"]).await.is_ok_and(|names| !names.trim().is_empty())
     })
     .await?;
-    let session = session_process(&laptop)?;
-    let name = std::fs::read_to_string(format!("/proc/{session}/comm"))?;
-    assert_eq!(name.trim(), "devproxy", "for ps and pkill");
+    let session = laptop.session_process()?;
+    assert_eq!(session.name(), "devproxy", "for ps and pkill");
     // It cannot answer: only so is there time for a second Ctrl-C.
-    kill(session, Signal::SIGSTOP)?;
+    session.signal(Signal::SIGSTOP);
     let left = AtomicBool::new(false);
     shop.until("the prompt after Ctrl-C", SWAP, async || {
         let _ = shell.write("\x03");
@@ -174,13 +170,13 @@ async fn who_leaves_early_gets_the_prompt_and_the_session_process_restores() -> 
     .await
     .with_context(|| shell.printed())?;
     shell.wait(SWAP).await?;
-    kill(session, Signal::SIGCONT)?;
+    session.signal(Signal::SIGCONT);
     gone(&shop, &laptop, &before).await?;
 
     // It dies before the shell is there: not an interruption, and nothing is left.
     let mut swap = laptop.devproxy(["swap", "cart", "--", "true"])?.spawn()?;
     swap.wait_for("agent", SWAP).await?;
-    kill(session_process(&laptop)?, Signal::SIGKILL)?;
+    laptop.session_process()?.signal(Signal::SIGKILL);
     let exit = swap.wait(RESTORE).await?;
     // The program may just have run.
     assert!(exit.stderr.contains("the session process has died"), "{exit:?}");
@@ -236,7 +232,7 @@ async fn who_leaves_before_anything_has_begun_is_answered() -> Result<()> {
     let exit = swap.wait(Duration::from_secs(5)).await?;
     assert!(exit.stdout.contains(interrupted.trim_end()) && exit.code() == 130, "{exit:?}");
     for process in laptop.processes() {
-        kill(Pid::from_raw(process.pid), Signal::SIGKILL)?;
+        process.signal(Signal::SIGKILL);
     }
     gone(&shop, &laptop, &before).await
 }
@@ -268,7 +264,7 @@ async fn the_stand_in_alone_is_enough_for_a_restore() -> Result<()> {
     let swap = swapped(&laptop, &["shopd"]).await?;
     // Both at once: neither may see the other die.
     swap.signal(Signal::SIGSTOP)?;
-    kill(session_process(&laptop)?, Signal::SIGKILL)?;
+    laptop.session_process()?.signal(Signal::SIGKILL);
     swap.signal(Signal::SIGKILL)?;
     shop.kubectl(["delete", "leases", "--all"]).await?;
 
@@ -328,7 +324,7 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
     hint: ask for one namespace with -n NAMESPACE, or an administrator for the right on all
     ");
     swap.signal(Signal::SIGSTOP)?;
-    kill(session_process(&laptop)?, Signal::SIGKILL)?;
+    laptop.session_process()?.signal(Signal::SIGKILL);
     insta::assert_snapshot!(told("status").await?, @"
     exit code 0
     SESSION  DEPLOYMENT  HOLDER  SINCE  PHASE  AGENT
@@ -381,11 +377,11 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
 
     // All at once, and the program has nobody.
     let swap = swapped(&laptop, &["shopd"]).await?;
-    let (session, helper) = (session_process(&laptop)?, process(&laptop, "__namespaces")?);
+    let (session, helper) = (laptop.session_process()?, laptop.helper()?);
     swap.signal(Signal::SIGSTOP)?;
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        kill(session, signal)?;
-        kill(helper, signal)?;
+        session.signal(signal);
+        helper.signal(signal);
     }
     swap.signal(Signal::SIGKILL)?;
     shop.until("the end of all but the program", SWAP, async || laptop.processes().len() == 1).await?;
@@ -450,17 +446,4 @@ async fn who_may_only_look_ends_what_runs_here_and_is_refused_elsewhere_before_a
     swap.signal(Signal::SIGTERM)?;
     swap.wait(RESTORE).await?.success()?;
     gone(&shop, &laptop, &before).await
-}
-
-fn session_process(laptop: &Laptop) -> Result<Pid> {
-    process(laptop, "__session")
-}
-
-/// The product's process with this first argument.
-fn process(laptop: &Laptop, argument: &str) -> Result<Pid> {
-    let found = laptop.processes().into_iter().find(|process| {
-        std::fs::read(format!("/proc/{}/cmdline", process.pid))
-            .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
-    });
-    Ok(Pid::from_raw(found.with_context(|| format!("no process {argument}"))?.pid))
 }

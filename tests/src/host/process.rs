@@ -32,6 +32,18 @@ impl ProcessId {
         self.start
     }
 
+    /// The name that ps shows.
+    pub fn name(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default().trim_end().to_owned()
+    }
+
+    /// Its command line; empty for one that has ended.
+    pub fn words(&self) -> Vec<String> {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let words = line.strip_suffix(b"\0").unwrap_or_default().split(|byte| *byte == 0);
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
     /// Still the same process, and not a zombie.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start)

@@ -103,10 +103,7 @@ fn processes(slot: &Slot) -> String {
     let mut lines: Vec<_> = slot
         .processes()
         .iter()
-        .map(|process| {
-            let words = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-            format!("{} {}", process.pid, String::from_utf8_lossy(&words).replace('\0', " "))
-        })
+        .map(|process| format!("{} {}", process.pid, process.words().join(" ")))
         .collect();
     lines.sort();
     lines.join("\n")
