@@ -17,10 +17,13 @@ pub(crate) fn limits() -> Limits {
 fn within(memory: u64) -> Limits {
     let defaults = Limits::default();
     let share = |part: u64, most: usize| usize::try_from(memory / part).unwrap_or(most).min(most);
-    let max_window = u32::try_from(memory / 8).unwrap_or(u32::MAX).min(defaults.max_window);
+    let window = |bytes: u64, most: u32| u32::try_from(bytes).unwrap_or(u32::MAX).min(most);
+    let max_window = window(memory / 8, defaults.max_window);
     Limits {
         initial_window: defaults.initial_window.min(max_window),
         max_window,
+        // The rest of all windows is for flows that are not busy.
+        max_inflow: window(memory / 16 * 3, defaults.max_inflow),
         total_window: (memory / 4).min(defaults.total_window),
         total_send_queue: share(8, defaults.total_send_queue),
         total_datagram_bytes: share(16, defaults.total_datagram_bytes),
@@ -39,7 +42,8 @@ mod tests {
             let sum =
                 limits.total_window + limits.total_send_queue as u64 + limits.total_datagram_bytes as u64;
             assert!(sum <= memory / 2, "{sum} of {memory}");
-            assert!(limits.initial_window <= limits.max_window);
+            assert!(limits.initial_window <= limits.max_window && limits.max_window <= limits.max_inflow);
+            assert!(u64::from(limits.max_inflow) < limits.total_window);
         }
     }
 
@@ -47,7 +51,7 @@ mod tests {
     fn without_a_limit_nothing_is_cut() {
         let (limits, defaults) = (within(u64::MAX), Limits::default());
         assert_eq!(limits.total_window, defaults.total_window);
-        assert_eq!(limits.max_window, defaults.max_window);
+        assert_eq!((limits.max_window, limits.max_inflow), (defaults.max_window, defaults.max_inflow));
         assert_eq!(limits.total_send_queue, defaults.total_send_queue);
     }
 }

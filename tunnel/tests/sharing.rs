@@ -158,6 +158,47 @@ fn the_window_grows_to_the_path() {
 }
 
 #[test]
+fn busy_flows_share_what_the_path_holds() {
+    let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
+    let flows: Vec<FlowId> = (0..8).map(|_| pair.connect(&target())).collect();
+    throughput(&mut pair, flows[0], 100_000);
+    let alone = pair.ends[AGENT].promised_bytes();
+    let mut got = [0; 8];
+    for millisecond in 0..2000 {
+        for flow in &flows {
+            fill(&mut pair, *flow);
+        }
+        run_link(&mut pair, 100_000, |pair| {
+            for (flow, got) in flows.iter().zip(&mut got) {
+                let read = drain(pair, *flow);
+                *got += if millisecond >= 1000 { read } else { 0 };
+            }
+        });
+    }
+    let together = pair.ends[AGENT].promised_bytes();
+    assert!(together <= alone, "{alone} bytes for one, {together} for eight");
+    let (sum, slowest) = (got.iter().sum::<usize>(), *got.iter().min().unwrap());
+    assert!(sum >= 70_000_000 && slowest * 8 * 10 >= sum * 9, "{got:?}");
+}
+
+#[test]
+fn the_window_shrinks_with_the_path() {
+    let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
+    let flow = pair.connect(&target());
+    throughput(&mut pair, flow, 100_000);
+    let before = pair.ends[AGENT].promised_bytes();
+    for millisecond in 0..10_000 {
+        fill(&mut pair, flow);
+        // A record in 32 ms: 2 MB/s.
+        run_link(&mut pair, usize::from(millisecond % 32 == 0), |pair| {
+            drain(pair, flow);
+        });
+    }
+    let after = pair.ends[AGENT].promised_bytes();
+    assert!(before > 4 << 20 && after <= 2 << 20, "{before} to {after}");
+}
+
+#[test]
 fn a_slow_reader_does_not_grow_its_window() {
     let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
     let flow = pair.connect(&target());

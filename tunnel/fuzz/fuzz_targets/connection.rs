@@ -137,7 +137,7 @@ fuzz_target!(|data: &[u8]| {
             }
             23 | 24 => {
                 let (flow, most) = (input.flow(), usize::from(input.byte()) * 16 + 1);
-                let _read = end.poll_read(flow, most, |_| {}, Waker::noop(), now);
+                let _read = end.poll_read(flow, most, |_| {}, Waker::noop());
                 Ok(())
             }
             25 => {

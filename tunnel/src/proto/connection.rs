@@ -19,7 +19,7 @@ use super::{
     lane::{Control, HOME, Lane, LaneId},
     limits::Limits,
     waiters::Waiters,
-    window::EARLY,
+    window::{EARLY, Inflow},
     yielding::Interactive,
 };
 use crate::{Refusal, Role};
@@ -112,6 +112,7 @@ pub struct Connection {
     deaf: bool,
     /// Sum of all receive windows.
     promised: u64,
+    inflow: Inflow,
     /// Sum of all bytes queued towards lanes.
     unsent: usize,
     /// Sum of all received datagrams.
@@ -127,7 +128,6 @@ impl Connection {
     /// A tunnel without lanes.
     pub fn new(role: Role, limits: Limits) -> Self {
         Self {
-            limits,
             lanes: Vec::new(),
             highest: None,
             flows: HashMap::new(),
@@ -141,6 +141,7 @@ impl Connection {
             request_waiters: Waiters::default(),
             deaf: false,
             promised: 0,
+            inflow: Inflow::new(&limits),
             unsent: 0,
             datagram_bytes: 0,
             life: Life::Open,
@@ -148,6 +149,7 @@ impl Connection {
             driver: None,
             interactive: Interactive::default(),
             pool: Pool::default(),
+            limits,
         }
     }
 

@@ -9,6 +9,8 @@ pub struct Limits {
     pub initial_window: u32,
     /// The receive window of a flow grows up to this, bytes.
     pub max_window: u32,
+    /// The receive windows of all busy flows together grow up to this, bytes.
+    pub max_inflow: u32,
     /// Sum of all receive windows, bytes, beyond which new flows get smaller ones and none grows.
     pub total_window: u64,
     /// A direction of a flow that is so many bytes ahead of [`Self::bulk_rate`] is bulk and leaves the home lane.
@@ -60,6 +62,7 @@ impl Default for Limits {
         Self {
             initial_window: 256 << 10,
             max_window: 32 << 20,
+            max_inflow: 64 << 20,
             total_window: 256 << 20,
             bulk_burst: 256 << 10,
             bulk_rate: 256 << 10,

@@ -1,21 +1,96 @@
-//! Receive window of one flow: how much the other side may send, and how it grows.
+//! Receive windows: how much the other side may send in one flow, and what all flows together are worth.
 
 use std::time::{Duration, Instant};
 
-/// A window is drained "fast" below this even if the ping says less: under load the path through the cluster takes as
-/// long, by its queues and by scheduling. So a bulk flow has in flight what it sends in this time at most.
+use super::limits::Limits;
+
+/// A round is "fast" below this even if the ping says less: under load the path through the cluster takes as long, by
+/// its queues and by scheduling. So bulk flows have in flight together what they send in this time at most.
 const SHORTEST_ROUND: Duration = Duration::from_millis(8);
+
+/// A round that takes more than so many times as long as a fast one did not need what the last growth gave.
+const SLOW: u32 = 6;
 
 /// Bytes of a stream that its opener may send ahead of the answer. Every window of a new flow is as large at least.
 pub const EARLY: u32 = 4 << 10;
 
-/// Freed bytes that are worth a CREDIT frame in a large window. A quarter of it would leave a quarter unused on a path
-/// that needs all of it.
+/// Freed bytes that are worth a CREDIT frame in a large window. Half of it would leave half unused on a path that needs
+/// all of it.
 const CREDIT: u32 = 1 << 20;
 
 /// The other side sent more than it was allowed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;
+
+/// What bulk flows may have on their way to this end together: as much as the path holds, in even shares. Windows that
+/// grew each by its own measure divided the path by the luck of their first rounds.
+#[derive(Debug)]
+pub struct Inflow {
+    size: u32,
+    /// When this round is no longer fast, and when it is slow; `None` before the first bytes.
+    deadlines: Option<(Instant, Instant)>,
+    /// Bytes that arrived in this round.
+    arrived: u32,
+    /// Bulk flows that brought some of them.
+    flows: u32,
+    /// Bulk flows of the round before.
+    sharers: u32,
+    /// Number of this round.
+    round: u32,
+}
+
+impl Inflow {
+    /// Of a path that nothing is known of.
+    pub fn new(limits: &Limits) -> Self {
+        Self { size: limits.initial_window, deadlines: None, arrived: 0, flows: 0, sharers: 1, round: 1 }
+    }
+
+    /// `bytes` arrived, in a bulk flow if there is a `window`. A round ends when as much as the size arrived. Did that
+    /// take no more than three round trips (new credit takes one to bring bytes, and those come in pieces), the windows
+    /// were what held the senders back: the size becomes four times as large. It becomes half as large when that much
+    /// does not arrive within [`SLOW`] times as long.
+    pub fn receive(
+        &mut self,
+        bytes: u32,
+        window: Option<&mut Window>,
+        now: Instant,
+        round_trip: impl Fn() -> Duration,
+        limits: &Limits,
+    ) {
+        let next = || {
+            let fast = (round_trip() * 3).max(SHORTEST_ROUND);
+            (now + fast, now + fast * SLOW)
+        };
+        let (fast, slow) = *self.deadlines.get_or_insert_with(next);
+        if let Some(window) = window
+            && window.round != self.round
+        {
+            window.round = self.round;
+            self.flows += 1;
+        }
+        self.arrived = self.arrived.saturating_add(bytes);
+        let full = self.arrived >= self.size;
+        if full && now <= fast {
+            self.size = self.size.saturating_mul(4).min(limits.max_inflow);
+        } else if now > slow {
+            self.size = (self.size / 2).max(limits.initial_window);
+        } else if !full {
+            if now > fast {
+                // Who is busy has brought something by now.
+                self.sharers = self.sharers.min(self.flows);
+            }
+            return;
+        }
+        self.sharers = self.flows;
+        (self.deadlines, self.arrived, self.flows) = (Some(next()), 0, 0);
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// How large the window of a busy flow should be.
+    pub fn share(&self, limits: &Limits) -> u32 {
+        (self.size / self.sharers.max(1)).clamp(limits.initial_window, limits.max_window)
+    }
+}
 
 /// Invariant: promised + buffered ≤ size, so `size` bounds what a lying peer can make us hold.
 #[derive(Debug)]
@@ -25,15 +100,16 @@ pub struct Window {
     promised: u32,
     /// Received and not yet read by the application.
     buffered: u32,
-    round: Option<Instant>,
-    /// Read by the application since `round`.
+    /// Read by the application since the window grew.
     drained: u32,
+    /// The last round of [`Inflow`] that it was part of.
+    round: u32,
 }
 
 impl Window {
     /// A window of `size` bytes, all of it promised.
     pub fn new(size: u32) -> Self {
-        Self { size, promised: size, buffered: 0, round: None, drained: 0 }
+        Self { size, promised: size, buffered: 0, drained: 0, round: 0 }
     }
 
     /// Current size in bytes.
@@ -42,45 +118,32 @@ impl Window {
     }
 
     /// `bytes` arrived.
-    pub fn receive(&mut self, bytes: u32, now: Instant) -> Result<(), Overrun> {
+    pub fn receive(&mut self, bytes: u32) -> Result<(), Overrun> {
         self.promised = self.promised.checked_sub(bytes).ok_or(Overrun)?;
         self.buffered += bytes;
-        self.round.get_or_insert(now);
         Ok(())
     }
 
-    /// The application took `bytes`. Returns by how much the window grew, at most `allowance`: it becomes four times as
-    /// large when the application drained a whole window within three round trips (new credit takes one to bring bytes,
-    /// and those come in pieces), for then the window was what held the sender back.
-    pub fn consume(
-        &mut self,
-        bytes: u32,
-        now: Instant,
-        round_trip: Duration,
-        max: u32,
-        allowance: u64,
-    ) -> u32 {
+    /// The application took `bytes`. The window follows `share`: up by at most `allowance` and to at most four times
+    /// itself, once a whole window was taken and no more than a quarter of one waits, so not for who reads slowly; down as
+    /// far as nothing is promised. Its size changes by the result.
+    pub fn consume(&mut self, bytes: u32, share: u32, allowance: u64) -> i64 {
         self.buffered -= bytes;
         self.drained = self.drained.saturating_add(bytes);
-        if self.drained < self.size {
-            return 0;
+        let before = self.size;
+        if self.size > share {
+            self.size -= self.free().min(self.size - share);
+        } else if self.drained >= self.size && self.buffered <= self.size / 4 {
+            let room = u32::try_from(allowance).unwrap_or(u32::MAX);
+            self.size += self.size.saturating_mul(3).min(share - self.size).min(room);
+            self.drained = 0;
         }
-        let fast =
-            self.round.is_some_and(|start| now.duration_since(start) <= (round_trip * 3).max(SHORTEST_ROUND));
-        self.round = Some(now);
-        self.drained = 0;
-        if !fast {
-            return 0;
-        }
-        let room = u32::try_from(allowance).unwrap_or(u32::MAX);
-        let growth = self.size.saturating_mul(3).min(max.saturating_sub(self.size)).min(room);
-        self.size += growth;
-        growth
+        i64::from(self.size) - i64::from(before)
     }
 
-    /// Whether enough was read for a CREDIT frame to be worth its bytes: a quarter of the window, at most [`CREDIT`].
+    /// Whether enough was read for a CREDIT frame to be worth its bytes: half of the window, at most [`CREDIT`].
     pub fn owes(&self) -> bool {
-        self.free() >= (self.size / 4).clamp(1, CREDIT)
+        self.free() >= (self.size / 2).clamp(1, CREDIT)
     }
 
     /// Promises everything that is free.

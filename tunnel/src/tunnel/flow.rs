@@ -10,7 +10,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::shared::{Shared, now};
+use super::shared::Shared;
 use crate::{
     Refusal,
     proto::{FlowError, FlowId, connection::ReadOutcome},
@@ -78,7 +78,7 @@ impl AsyncRead for Flow {
         }
         let (most, id) = (buf.remaining(), self.handle.id);
         let sink = |bytes: &[u8]| buf.put_slice(bytes);
-        match ready!(self.handle.shared.lock().poll_read(id, most, sink, cx.waker(), now())) {
+        match ready!(self.handle.shared.lock().poll_read(id, most, sink, cx.waker())) {
             Ok(ReadOutcome::Bytes(_) | ReadOutcome::End) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error.into())),
         }

@@ -147,7 +147,7 @@ impl Pair {
     ) -> Poll<Result<Option<Vec<u8>>, FlowError>> {
         let mut got = Vec::new();
         let sink = |bytes: &[u8]| got.extend_from_slice(bytes);
-        let outcome = self.ends[end].poll_read(id, most, sink, Waker::noop(), self.now);
+        let outcome = self.ends[end].poll_read(id, most, sink, Waker::noop());
         outcome.map_ok(|outcome| match outcome {
             ReadOutcome::Bytes(count) => {
                 assert_eq!(count, got.len());

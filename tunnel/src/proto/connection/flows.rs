@@ -1,9 +1,6 @@
 //! Reading and writing streams.
 
-use std::{
-    task::{Poll, Waker},
-    time::Instant,
-};
+use std::task::{Poll, Waker};
 
 use super::{Connection, Life};
 use crate::proto::{
@@ -29,7 +26,6 @@ impl Connection {
         most: usize,
         sink: impl FnMut(&[u8]),
         waker: &Waker,
-        now: Instant,
     ) -> Poll<Result<ReadOutcome, FlowError>> {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get_mut(&id) else { return Poll::Ready(Err(FlowError::TunnelEnded)) };
@@ -49,10 +45,9 @@ impl Connection {
         }
         let taken = stream.unread.take(most, sink, &mut self.pool);
         let allowance = self.limits.total_window.saturating_sub(self.promised);
-        let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
-        let round_trip = self.lanes[HOME].shortest_round_trip();
-        let growth = stream.window.consume(taken_u32, now, round_trip, self.limits.max_window, allowance);
-        self.promised += u64::from(growth);
+        let share = self.inflow.share(&self.limits);
+        let change = stream.window.consume(u32::try_from(taken).unwrap_or(u32::MAX), share, allowance);
+        self.promised = self.promised.saturating_add_signed(change);
         if !stream.fin_received && !stream.credit_listed && stream.window.owes() {
             stream.credit_listed = true;
             self.lanes[HOME].credits.push_back(id);
