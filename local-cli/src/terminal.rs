@@ -216,9 +216,7 @@ impl Terminal<'_> {
             tokio::select! {
                 status = child.wait() => {
                     let status = ended(status)?;
-                    if !is_recent(asked) {
-                        self.explain(status, program).await;
-                    }
+                    self.explain(status, program, is_recent(asked)).await;
                     return Ok(exit_code(status));
                 }
                 event = self.client.next() => match event {
@@ -256,8 +254,9 @@ impl Terminal<'_> {
         status.map_or(Ok(0), |status| ended(status).map(exit_code))
     }
 
-    /// Says what a person may not see in the prompt that comes back: that the program was killed, or never listened.
-    async fn explain(&mut self, status: ExitStatus, program: &Program) {
+    /// Says what a person may not see in the prompt that comes back: that the program was killed, unless they asked for
+    /// its end, or that it never listened.
+    async fn explain(&mut self, status: ExitStatus, program: &Program, asked: bool) {
         let mut said = Vec::new();
         let state = last_words(&mut self.client, |event| said.push(event)).await;
         for event in said {
@@ -279,6 +278,9 @@ impl Terminal<'_> {
             }
             Err(_) => return,
         };
+        if asked {
+            return;
+        }
         let silence = state.silence.filter(|_| state.phase == WAITING && !program.is_shell);
         if let Some(text) = surprise(status, silence.map(|silence| silence.any()).as_deref()) {
             self.progress.warning(&text);

@@ -22,7 +22,6 @@ fn within(memory: u64) -> Limits {
     Limits {
         initial_window: defaults.initial_window.min(max_window),
         max_window,
-        // The rest of all windows is for flows that are not busy.
         max_inflow: window(memory / 16 * 3, defaults.max_inflow),
         total_window: (memory / 4).min(defaults.total_window),
         total_send_queue: share(8, defaults.total_send_queue),

@@ -56,6 +56,7 @@ fn tight() -> Limits {
     Limits {
         initial_window: 4096,
         max_window: 16 << 10,
+        max_inflow: 32 << 10,
         total_window: 64 << 10,
         send_queue: 3000,
         total_send_queue: 20_000,

@@ -182,6 +182,37 @@ fn busy_flows_share_what_the_path_holds() {
 }
 
 #[test]
+fn paced_flows_do_not_count_as_a_download() {
+    // 64 kB/s each through a path of 64 MB/s and 80 ms, then a download beside them.
+    let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(40));
+    let paced: Vec<FlowId> = (0..8).map(|_| pair.connect(&target())).collect();
+    let bulk = pair.connect(&target());
+    let before = pair.ends[AGENT].promised_bytes();
+    let mut got = 0;
+    for millisecond in 0..12_000 {
+        for flow in &paced {
+            if millisecond % 100 == 0 {
+                assert!(pair.write(LAPTOP, *flow, &[1; 6_400]).is_ready());
+            }
+        }
+        if millisecond >= 8000 {
+            fill(&mut pair, bulk);
+        }
+        run_link(&mut pair, 60_000, |pair| {
+            for flow in &paced {
+                drain(pair, *flow);
+            }
+            let read = drain(pair, bulk);
+            got += if millisecond >= 10_000 { read } else { 0 };
+        });
+    }
+    assert!(got >= 2 * 45_000_000, "{} bytes a second", got / 2);
+    pair.ends[AGENT].reset(bulk);
+    let after = pair.ends[AGENT].promised_bytes();
+    assert_eq!(after, before - (256 << 10), "no window grows by what its flow brings with time");
+}
+
+#[test]
 fn the_window_shrinks_with_the_path() {
     let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
     let flow = pair.connect(&target());

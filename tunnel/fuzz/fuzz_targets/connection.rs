@@ -26,6 +26,7 @@ fn limits() -> Limits {
     Limits {
         initial_window: 4096,
         max_window: 32 << 10,
+        max_inflow: 64 << 10,
         total_window: 128 << 10,
         send_queue: 4096,
         total_send_queue: 64 << 10,

@@ -9,9 +9,9 @@ pub struct Limits {
     pub initial_window: u32,
     /// The receive window of a flow grows up to this, bytes.
     pub max_window: u32,
-    /// The receive windows of all busy flows together grow up to this, bytes.
+    /// What is shared evenly by the receive windows of busy flows grows up to this, bytes.
     pub max_inflow: u32,
-    /// Sum of all receive windows, bytes, beyond which new flows get smaller ones and none grows.
+    /// Sum of all receive windows, bytes, near which new flows get smaller ones; none grows beyond three quarters of it.
     pub total_window: u64,
     /// A direction of a flow that is so many bytes ahead of [`Self::bulk_rate`] is bulk and leaves the home lane.
     pub bulk_burst: u32,

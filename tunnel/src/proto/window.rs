@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use super::limits::Limits;
 
 /// A round is "fast" below this even if the ping says less: under load the path through the cluster takes as long, by
-/// its queues and by scheduling. So bulk flows have in flight together what they send in this time at most.
+/// its queues and by scheduling.
 const SHORTEST_ROUND: Duration = Duration::from_millis(8);
 
 /// A round that takes more than so many times as long as a fast one did not need what the last growth gave.
 const SLOW: u32 = 6;
+
+/// A window that is not drained within so many rounds is not what holds its sender back.
+const ROUNDS: u32 = 2;
 
 /// Bytes of a stream that its opener may send ahead of the answer. Every window of a new flow is as large at least.
 pub const EARLY: u32 = 4 << 10;
@@ -22,18 +25,23 @@ const CREDIT: u32 = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;
 
-/// What bulk flows may have on their way to this end together: as much as the path holds, in even shares. Windows that
-/// grew each by its own measure divided the path by the luck of their first rounds.
+/// What busy flows may have on their way to this end together: as much as the path holds, in even shares. A measure for
+/// each flow would divide the path by the luck of their first rounds.
 #[derive(Debug)]
 pub struct Inflow {
+    /// Bytes; a round ends when so many have arrived.
     size: u32,
     /// When this round is no longer fast, and when it is slow; `None` before the first bytes.
     deadlines: Option<(Instant, Instant)>,
-    /// Bytes that arrived in this round.
+    /// Bytes that arrived in this round,
     arrived: u32,
-    /// Bulk flows that brought some of them.
+    /// the most of one flow,
+    largest: u32,
+    /// and flows that brought at least `enough`.
     flows: u32,
-    /// Bulk flows of the round before.
+    /// An eighth of what the busiest flow brought in the round before: a paced flow that brings less is no sharer.
+    enough: u32,
+    /// Flows that share the path evenly.
     sharers: u32,
     /// Number of this round.
     round: u32,
@@ -42,17 +50,26 @@ pub struct Inflow {
 impl Inflow {
     /// Of a path that nothing is known of.
     pub fn new(limits: &Limits) -> Self {
-        Self { size: limits.initial_window, deadlines: None, arrived: 0, flows: 0, sharers: 1, round: 1 }
+        Self {
+            size: limits.initial_window,
+            deadlines: None,
+            arrived: 0,
+            largest: 0,
+            flows: 0,
+            enough: 1,
+            sharers: 1,
+            round: 1,
+        }
     }
 
-    /// `bytes` arrived, in a bulk flow if there is a `window`. A round ends when as much as the size arrived. Did that
-    /// take no more than three round trips (new credit takes one to bring bytes, and those come in pieces), the windows
-    /// were what held the senders back: the size becomes four times as large. It becomes half as large when that much
-    /// does not arrive within [`SLOW`] times as long.
+    /// `bytes` arrived in the flow with this window. A round ends when as much as the size has arrived. Did that take no
+    /// more than three round trips (new credit takes one to bring bytes, and those come in pieces) or
+    /// [`SHORTEST_ROUND`], the windows were what held the senders back: the size becomes four times as large. It becomes
+    /// half as large when that much does not arrive within [`SLOW`] times as long, so also once in a pause.
     pub fn receive(
         &mut self,
         bytes: u32,
-        window: Option<&mut Window>,
+        window: &mut Window,
         now: Instant,
         round_trip: impl Fn() -> Duration,
         limits: &Limits,
@@ -62,12 +79,11 @@ impl Inflow {
             (now + fast, now + fast * SLOW)
         };
         let (fast, slow) = *self.deadlines.get_or_insert_with(next);
-        if let Some(window) = window
-            && window.round != self.round
-        {
-            window.round = self.round;
+        let brought = window.arrived_in(self.round, bytes);
+        if brought >= self.enough && brought - bytes < self.enough {
             self.flows += 1;
         }
+        self.largest = self.largest.max(brought);
         self.arrived = self.arrived.saturating_add(bytes);
         let full = self.arrived >= self.size;
         if full && now <= fast {
@@ -75,20 +91,20 @@ impl Inflow {
         } else if now > slow {
             self.size = (self.size / 2).max(limits.initial_window);
         } else if !full {
-            if now > fast {
-                // Who is busy has brought something by now.
+            // Who is busy has brought enough by now.
+            if now > fast && self.arrived >= self.size / 2 {
                 self.sharers = self.sharers.min(self.flows);
             }
             return;
         }
-        self.sharers = self.flows;
-        (self.deadlines, self.arrived, self.flows) = (Some(next()), 0, 0);
+        (self.sharers, self.enough) = (self.flows, (self.largest / 8).max(1));
+        (self.deadlines, self.arrived, self.largest, self.flows) = (Some(next()), 0, 0, 0);
         self.round = self.round.wrapping_add(1);
     }
 
     /// How large the window of a busy flow should be.
-    pub fn share(&self, limits: &Limits) -> u32 {
-        (self.size / self.sharers.max(1)).clamp(limits.initial_window, limits.max_window)
+    fn share(&self, limits: &Limits) -> u32 {
+        (self.size / self.sharers.max(1)).min(limits.max_window).max(limits.initial_window)
     }
 }
 
@@ -100,16 +116,18 @@ pub struct Window {
     promised: u32,
     /// Received and not yet read by the application.
     buffered: u32,
-    /// Read by the application since the window grew.
+    /// Read by the application since the window grew, or since the round `since`.
     drained: u32,
-    /// The last round of [`Inflow`] that it was part of.
+    since: u32,
+    /// Arrived in the round `round` of [`Inflow`].
+    arrived: u32,
     round: u32,
 }
 
 impl Window {
     /// A window of `size` bytes, all of it promised.
     pub fn new(size: u32) -> Self {
-        Self { size, promised: size, buffered: 0, drained: 0, round: 0 }
+        Self { size, promised: size, buffered: 0, drained: 0, since: 0, arrived: 0, round: 0 }
     }
 
     /// Current size in bytes.
@@ -124,19 +142,31 @@ impl Window {
         Ok(())
     }
 
-    /// The application took `bytes`. The window follows `share`: up by at most `allowance` and to at most four times
-    /// itself, once a whole window was taken and no more than a quarter of one waits, so not for who reads slowly; down as
-    /// far as nothing is promised. Its size changes by the result.
-    pub fn consume(&mut self, bytes: u32, share: u32, allowance: u64) -> i64 {
+    /// What arrived in this round so far, with these bytes.
+    fn arrived_in(&mut self, round: u32, bytes: u32) -> u32 {
+        if self.round != round {
+            (self.round, self.arrived) = (round, 0);
+        }
+        self.arrived = self.arrived.saturating_add(bytes);
+        self.arrived
+    }
+
+    /// The application took `bytes`. The window of a busy flow follows its share: up by at most `allowance` and to at most
+    /// four times itself, once a whole window was taken within [`ROUNDS`] and no more than a quarter of one waits, so
+    /// not for who reads slowly; down as far as nothing is promised. Its size changes by the result.
+    pub fn consume(&mut self, bytes: u32, inflow: &Inflow, limits: &Limits, allowance: u64) -> i64 {
         self.buffered -= bytes;
+        if inflow.round.wrapping_sub(self.since) >= ROUNDS {
+            (self.since, self.drained) = (inflow.round, 0);
+        }
         self.drained = self.drained.saturating_add(bytes);
-        let before = self.size;
+        let (before, share) = (self.size, inflow.share(limits));
         if self.size > share {
             self.size -= self.free().min(self.size - share);
         } else if self.drained >= self.size && self.buffered <= self.size / 4 {
             let room = u32::try_from(allowance).unwrap_or(u32::MAX);
             self.size += self.size.saturating_mul(3).min(share - self.size).min(room);
-            self.drained = 0;
+            (self.since, self.drained) = (inflow.round, 0);
         }
         i64::from(self.size) - i64::from(before)
     }

@@ -44,9 +44,11 @@ impl Connection {
             return Poll::Pending;
         }
         let taken = stream.unread.take(most, sink, &mut self.pool);
-        let allowance = self.limits.total_window.saturating_sub(self.promised);
-        let share = self.inflow.share(&self.limits);
-        let change = stream.window.consume(u32::try_from(taken).unwrap_or(u32::MAX), share, allowance);
+        // What is left of all windows is for new flows. Behind the last byte nothing grows.
+        let most = if stream.fin_received { 0 } else { self.limits.total_window / 4 * 3 };
+        let allowance = most.saturating_sub(self.promised);
+        let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
+        let change = stream.window.consume(taken_u32, &self.inflow, &self.limits, allowance);
         self.promised = self.promised.saturating_add_signed(change);
         if !stream.fin_received && !stream.credit_listed && stream.window.owes() {
             stream.credit_listed = true;

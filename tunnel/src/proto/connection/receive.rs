@@ -205,10 +205,8 @@ impl Connection {
         let Some(Flow { body: Body::Stream(stream), orphan, readers, .. }) = self.flows.get_mut(&id) else {
             return Ok(());
         };
-        // Where there is no other lane, bulk is at home.
-        let sharer = (lane != HOME || self.lanes.len() == 1).then_some(&mut stream.window);
         let round_trip = || self.lanes[HOME].shortest_round_trip();
-        self.inflow.receive(length, sharer, now, round_trip, &self.limits);
+        self.inflow.receive(length, &mut stream.window, now, round_trip, &self.limits);
         let queue = match stream.arrival.place(lane) {
             Ok(Due::Now) => {
                 readers.wake();
