@@ -32,6 +32,8 @@ pub struct Progress {
 const TIME_COLUMN: usize = 86;
 /// Before the text of a line: two spaces, the mark, a space.
 const MARK: usize = 4;
+/// What a spinner's text leaves free: the mark, and at the end some columns for what is typed.
+const SPINNER: usize = MARK + 8;
 /// Below so many columns nothing is aligned any more: there is no room for it.
 const NARROW: usize = 60;
 /// A text cut to less than this says nothing.
@@ -52,7 +54,7 @@ impl Progress {
         } else if self.terminal {
             let mut spinner = self.spinner();
             let bar = spinner.get_or_insert_with(new_spinner);
-            bar.set_message(printable(text).into_owned());
+            bar.set_message(middle(&printable(text), self.width().saturating_sub(SPINNER)).into_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
         }
     }
@@ -156,8 +158,8 @@ fn is_logging() -> bool {
 
 fn new_spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    // Cut at the terminal's width.
-    let style = ProgressStyle::with_template("  {spinner} {wide_msg}");
+    // Not `wide_msg`: its spaces up to the last column would leave none for the `^C` that the terminal writes behind it.
+    let style = ProgressStyle::with_template("  {spinner} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar
 }

@@ -60,7 +60,10 @@ async fn kubectl_says_who_holds_it_and_how_to_get_it_back() -> Result<()> {
     let [kind, reason, _age, from, message] = &columns[..] else { anyhow::bail!("{columns:?}") };
     assert_eq!([kind, reason], ["Normal", "DevproxySwapped"]);
     ensure!(from.starts_with("devproxy"), "{columns:?}");
-    let back = format!("; `devproxy restore {}/cart` gives it back", shop.name());
+    let back = format!(
+        "; `devproxy restore {}/cart` puts it back, with --force also while they use it",
+        shop.name()
+    );
     ensure!(
         message.starts_with("swapped by ") && message.contains(" since 20") && message.ends_with(&back),
         "{message}"

@@ -72,7 +72,10 @@ impl fmt::Display for Notice {
         match self {
             Self::Published { port } => write!(f, "127.0.0.1:{port} on this machine reaches the program"),
             Self::NotPublished { port, cause } => {
-                write!(f, "127.0.0.1:{port} on this machine does not reach the program: {cause}")
+                write!(
+                    f,
+                    "127.0.0.1:{port} on this machine does not reach the program yet: {cause}; tried again until it does"
+                )
             }
         }
     }

@@ -26,6 +26,8 @@ use crate::{
 
 /// Accepted connections that wait to be carried.
 const ACCEPTED: usize = 64;
+/// Until a port that somebody else has is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// After a failed accept (out of descriptors).
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,6 +52,7 @@ impl Publisher {
         loop {
             let now = wanted.borrow_and_update().clone();
             ports.retain(|port, _| now.contains(port));
+            let mut taken = false;
             for port in now {
                 if ports.contains_key(&port) {
                     continue;
@@ -62,14 +65,18 @@ impl Publisher {
                         publisher.tell(Notice::Published { port });
                     }
                     Err(error) => {
+                        taken = true;
                         if told.insert(port) {
                             publisher.tell(Notice::NotPublished { port, cause: error.to_string() });
                         }
                     }
                 }
             }
+            let again = tokio::time::sleep(RETRY);
+            tokio::pin!(again);
             loop {
                 tokio::select! {
+                    () = &mut again, if taken => break,
                     changed = wanted.changed() => match changed {
                         Ok(()) => break,
                         Err(_) => return,

@@ -60,7 +60,7 @@ async fn run(args: &[&str]) -> Result<()> {
             let record = find_session(&connection, name).await?;
             let (progress, lines) = mpsc::channel(64);
             let (outcome, ()) = tokio::join!(
-                async move { restore(&connection, &record, &progress, None).await },
+                async move { restore(&connection, &record, &record.holder, &progress, None).await },
                 print_progress(lines),
             );
             println!("{:?}", outcome?);

@@ -12,7 +12,7 @@ use crate::{
     Connection,
     json::text,
     name::MANAGER,
-    record::{Original, Record, now},
+    record::{Holder, Original, Record, now},
     resource::{Condition, Kind, Objects},
 };
 
@@ -32,10 +32,10 @@ pub(crate) async fn keep_swapped(connection: Connection, record: Record) {
     }
 }
 
-/// Says that the original was put back.
-pub(crate) async fn tell_restored(connection: &Connection, record: &Record) {
+/// Says that the original was put back, and by whom.
+pub(crate) async fn tell_restored(connection: &Connection, record: &Record, by: &Holder) {
     if let Some(original) = &record.original {
-        tell(&Objects::new(connection, Kind::Event), &restored(record, original)).await;
+        tell(&Objects::new(connection, Kind::Event), &restored(record, original, by)).await;
     }
 }
 
@@ -56,7 +56,7 @@ async fn tell(events: &Objects<'_>, event: &Value) {
 fn swapped(record: &Record, original: &Original) -> Value {
     let holder = &record.holder;
     let message = format!(
-        "swapped by {}@{} since {}; `devproxy restore {}` gives it back",
+        "swapped by {}@{} since {}; `devproxy restore {}` puts it back, with --force also while they use it",
         holder.user,
         holder.host,
         record.since,
@@ -65,11 +65,11 @@ fn swapped(record: &Record, original: &Original) -> Value {
     event(record, original, "DevproxySwapped", "swapped", &message)
 }
 
-fn restored(record: &Record, original: &Original) -> Value {
+fn restored(record: &Record, original: &Original, by: &Holder) -> Value {
     let holder = &record.holder;
     let message = format!(
-        "scaled back to {} replicas; it was swapped by {}@{} since {}",
-        original.replicas, holder.user, holder.host, record.since
+        "scaled back to {} replicas by {}@{}; it was swapped by {}@{} since {}",
+        original.replicas, by.user, by.host, holder.user, holder.host, record.since
     );
     event(record, original, "DevproxyRestored", "restored", &message)
 }
@@ -161,7 +161,7 @@ mod tests {
         let message = seen[0].1["message"].as_str().unwrap();
         assert_eq!(
             message,
-            "swapped by ann@box since 1970-01-01T00:00:00Z; `devproxy restore shop/cart` gives it back"
+            "swapped by ann@box since 1970-01-01T00:00:00Z; `devproxy restore shop/cart` puts it back, with --force also while they use it"
         );
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     lease,
     name::SESSION_LABEL,
     ownership, pod,
-    record::{Original, Phase, Record},
+    record::{Holder, Original, Phase, Record},
     resource::{Condition, Kind, Objects},
     slices,
     swap::{CONFLICTS, Progress, SETTLE, SLICES_LIMIT, original_pods},
@@ -90,16 +90,17 @@ impl Outcome {
 }
 
 /// Puts everything back. An error means that something could not be done and the Lease stays: call it again.
-/// Cancelling it loses nothing either.
+/// Cancelling it loses nothing either. The Event on the original says that it was done `by` them.
 pub async fn restore(
     connection: &Connection,
     record: &Record,
+    by: &Holder,
     progress: &mpsc::Sender<Progress>,
     hook: Option<&mut dyn SpliceHook>,
 ) -> Result<Outcome, ClusterError> {
     let connection = connection.in_namespace(&record.namespace);
     let record = begin(&connection, record).await?;
-    let restore = Restore { connection: &connection, record: &record, progress };
+    let restore = Restore { connection: &connection, record: &record, by, progress };
     let mut problems = Vec::new();
     let (original, ready);
     if record.original_first {
@@ -109,10 +110,12 @@ pub async fn restore(
         (original, ready) = restore.put_back(&mut problems).await?;
     } else {
         (original, ready) = restore.put_back(&mut problems).await?;
-        let meanwhile = if splice(hook, ready.clone()).await && !ready.is_empty() {
+        // Clients were led here only if it has come to the handover.
+        let led = record.phase != Phase::Prepared && !ready.is_empty();
+        let meanwhile = if splice(hook, ready.clone()).await && led {
             "for 5 s its pod still passes late clients on"
         } else {
-            if record.phase != Phase::Prepared && !ready.is_empty() {
+            if led {
                 // Nobody passes on who learns of the original late.
                 sleep(SETTLE).await;
             }
@@ -156,6 +159,7 @@ async fn begin(connection: &Connection, record: &Record) -> Result<Record, Clust
 struct Restore<'a> {
     connection: &'a Connection,
     record: &'a Record,
+    by: &'a Holder,
     progress: &'a mpsc::Sender<Progress>,
 }
 
@@ -223,7 +227,7 @@ impl Restore<'_> {
             let patch = json!({"spec": {"replicas": replicas}});
             match deployments.merge(&original.name, Condition::Version(version), patch).await {
                 Ok(_) => {
-                    event::tell_restored(self.connection, self.record).await;
+                    event::tell_restored(self.connection, self.record, self.by).await;
                     return Ok(OriginalOutcome::Restored { replicas });
                 }
                 Err(error) if error.is_conflict() => {}

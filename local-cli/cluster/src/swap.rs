@@ -194,7 +194,7 @@ impl Swap {
         if matches!(self.lock, Lock::Free) {
             return Ok(Outcome::nothing());
         }
-        restore(&self.connection, &self.record, &self.progress, hook).await
+        restore(&self.connection, &self.record, &self.record.holder, &self.progress, hook).await
     }
 
     async fn apply(&mut self, step: &Step) -> Result<(), ClusterError> {

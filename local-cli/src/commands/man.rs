@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path};
 
-use clap::{Command, CommandFactory};
-use clap_mangen::Man;
+use clap::{Command, CommandFactory, builder::Resettable};
+use clap_mangen::{
+    Man,
+    roff::{Roff, line_break, roman},
+};
 use jiff::Timestamp;
 
 use crate::{
@@ -37,10 +40,36 @@ fn write(command: &Command, folder: &Path, date: &str) -> std::io::Result<()> {
     }
     // clap_mangen's own knows neither the values nor the `--` before a command.
     let usage = command.clone().render_usage().to_string();
-    let command = command.clone().override_usage(usage.trim_start_matches("Usage: ").to_owned());
+    let behind = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let command = command
+        .clone()
+        .override_usage(usage.trim_start_matches("Usage: ").to_owned())
+        .after_help(Resettable::Reset);
     let version = concat!("devproxy ", env!("CARGO_PKG_VERSION"));
-    Man::new(command).source(version).manual("devproxy").date(date).generate_to(folder)?;
-    Ok(())
+    let page = Man::new(command).source(version).manual("devproxy").date(date);
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    text.extend(sections(&behind).to_roff().into_bytes());
+    // Of the characters of other alphabets the C locale shows none.
+    let text = String::from_utf8_lossy(&text).replace('…', "...");
+    fs::write(folder.join(page.get_filename()), text)
+}
+
+/// What `--help` says behind the options: examples as they stand, the rest as text.
+fn sections(behind: &str) -> Roff {
+    let mut roff = Roff::new();
+    for paragraph in behind.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
+        if let Some(examples) = paragraph.strip_prefix("Examples:\n") {
+            roff.control("SH", ["EXAMPLES"]).control("nf", []);
+            roff.text(examples.lines().flat_map(|line| [roman(line), line_break()]).collect::<Vec<_>>());
+            roff.control("fi", []);
+        } else if let Some(codes) = paragraph.strip_prefix("Exit codes:") {
+            roff.control("SH", ["EXIT STATUS"]).text([roman(codes.trim())]);
+        } else {
+            roff.control("PP", []).text([roman(paragraph)]);
+        }
+    }
+    roff
 }
 
 #[cfg(test)]
@@ -66,5 +95,9 @@ mod tests {
         let swap = "fBdevproxy swapfR [OPTIONS] <[NAMESPACE/]NAME> [-- <COMMAND>...]";
         assert_eq!(synopsis("devproxy-swap"), swap);
         assert_eq!(synopsis("devproxy-restore"), "fBdevproxy restorefR [OPTIONS] [SESSION]...");
+        assert!(text.is_ascii() && !text.contains("EXTRA"), "{text}");
+        let (_, examples) = text.split_once(".SH EXAMPLES\n.nf\n").unwrap();
+        assert!(examples.starts_with("  devproxy swap cart -- cargo run    run your cart"), "{text}");
+        assert!(text.contains(".SH \"EXIT STATUS\"\nthe program's own;"), "{text}");
     }
 }

@@ -119,7 +119,7 @@ async fn one(
         return Err(Failure::new(
             "DP-HELD",
             format!(
-                "{} is held by {}@{} since {}, who is still there",
+                "{} is held by {}@{} since {}, whose devproxy was there less than 2 minutes ago",
                 record.title(),
                 info.user,
                 info.host,

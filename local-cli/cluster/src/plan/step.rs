@@ -136,7 +136,9 @@ impl fmt::Display for Step {
                 write!(f, "scale Deployment {original} {replicas} → 0")
             }
             Self::DeleteDrained { original } => write!(f, "delete these pods of {original} 5 s later"),
-            Self::AwaitOriginalGone { original } => write!(f, "wait until the pods of {original} have left"),
+            Self::AwaitOriginalGone { original } => {
+                write!(f, "wait until no client is led to the pods of {original}")
+            }
         }
     }
 }

@@ -72,7 +72,7 @@ fn the_steps_are_those_of_the_design_in_order() {
             "wait for the agent in cart-devproxy-k7f2",
             "wait until cart-devproxy-k7f2 is ready",
             "scale Deployment cart 3 → 0",
-            "wait until the pods of cart have left",
+            "wait until no client is led to the pods of cart",
         ]
     );
     let undos: Vec<String> = plan.steps.iter().rev().filter_map(Step::undo).collect();

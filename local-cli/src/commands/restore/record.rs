@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Failure,
-    commands::open,
+    commands::{holder, open},
     environment,
     session::{live::describe, process::Start},
     ui::Progress,
@@ -37,7 +37,8 @@ pub(super) async fn by_record(
 ) -> Result<(), Failure> {
     let since = Instant::now();
     let (lines, mut told) = mpsc::channel(64);
-    let restoring = restore(connection, record, &lines, None);
+    let by = holder();
+    let restoring = restore(connection, record, &by, &lines, None);
     let restoring = telling(restoring, &mut told, progress);
     let (outcome, ()) = tokio::join!(restoring, end_what_is_left(&record.session, progress));
     let outcome = outcome?;
