@@ -75,7 +75,9 @@ async fn kubectl_says_who_holds_it_and_how_to_get_it_back() -> Result<()> {
     end(swap).await?;
     let columns = described(&shop, "DevproxyRestored").await?.unwrap_or_default();
     ensure!(
-        columns.last().is_some_and(|message| message.starts_with("scaled back to 1 replicas; ")),
+        columns
+            .last()
+            .is_some_and(|message| message.starts_with("scaled back to 1 replicas by devproxy-laptop")),
         "{columns:?}"
     );
     shop.ready("cart").await?;
