@@ -28,13 +28,7 @@ use self::{
     exchanges::Exchanges,
     lines::{Lines, Said},
 };
-use crate::{
-    counters::Counters,
-    dial::{Dialler, receive_from},
-    local::names::LocalQuestion,
-    pool::Pool,
-    raw::Raw,
-};
+use crate::{counters::Counters, dial::Dialler, local::names::LocalQuestion, pool::Pool, raw::Raw};
 
 /// Messages that wait for their turn.
 const WAITING: usize = 256;
@@ -74,8 +68,9 @@ impl NameServer {
 struct Server {
     address: SocketAddr,
     side: Side,
-    /// Bound to the nameserver's address, unconnected: the kernel hands it all further questions, of every program.
-    socket: Option<Arc<UdpSocket>>,
+    /// For the answers to every program: bound to the nameserver's address, unconnected, so that the catcher goes on to get
+    /// all questions.
+    socket: Option<UdpSocket>,
     cache: Cache,
     exchanges: Exchanges,
     lines: Lines,
@@ -99,16 +94,10 @@ impl Server {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let socket = self.socket.clone();
             tokio::select! {
                 question = questions.recv() => match question {
                     Some((program, message)) => self.question(program, &message).await,
                     None => return,
-                },
-                received = receive(socket.as_deref()) => match received {
-                    Ok((message, program)) => self.question(program, &message).await,
-                    // An ICMP error: the asker has gone. It says nothing about the others.
-                    Err(error) => tracing::trace!(%error, "an answer found nobody"),
                 },
                 said = poll_fn(|cx| self.lines.poll(cx)) => match said {
                     Said::Answer(message) => self.answer(&message).await,
@@ -139,7 +128,7 @@ impl Server {
         Counters::add(&counters.bytes_out, message.len());
         if self.socket.is_none() {
             match self.side.pool.datagrams(self.side.namespace, self.address, None).await {
-                Ok(socket) => self.socket = Some(Arc::new(socket)),
+                Ok(socket) => self.socket = Some(socket),
                 Err(error) => {
                     tracing::warn!(nameserver = %self.address, %error, "no socket to answer DNS from");
                     return;
@@ -197,12 +186,5 @@ impl Server {
         for line in self.lines.clear() {
             self.refuse(line, Refusal::Closed);
         }
-    }
-}
-
-async fn receive(socket: Option<&UdpSocket>) -> std::io::Result<(Bytes, SocketAddr)> {
-    match socket {
-        Some(socket) => receive_from(socket).await,
-        None => std::future::pending().await,
     }
 }

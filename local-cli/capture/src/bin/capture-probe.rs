@@ -13,8 +13,6 @@ use std::{
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long a question over UDP waits for its answer.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 fn main() {
     devproxy_namespaces::helper::main();
@@ -177,8 +175,7 @@ fn datagram(length: &str, target: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// As many sockets, each with a question of its own; an unconnected socket sees the true sender. A question that is not
-/// answered is asked again, as every program over UDP does: of a burst of new flows the kernel loses one now and then.
+/// As many sockets, each with a question of its own; an unconnected socket sees the true sender.
 fn datagrams(count: &str, target: &str) -> io::Result<()> {
     let (target, count) = (address(target)?, number(count)?);
     let sockets: Vec<UdpSocket> = (0..count).map(|_| socket(target)).collect::<io::Result<_>>()?;
@@ -188,15 +185,8 @@ fn datagrams(count: &str, target: &str) -> io::Result<()> {
     let mut good = 0;
     let mut buffer = [0; 2048];
     for (number, socket) in sockets.iter().enumerate() {
-        let question = format!("question number {number}");
-        socket.set_read_timeout(Some(ASK_AGAIN))?;
-        let mut heard = socket.recv_from(&mut buffer);
-        if heard.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
-            socket.send_to(question.as_bytes(), target)?;
-            heard = socket.recv_from(&mut buffer);
-        }
-        let (length, from) = heard?;
-        let right = buffer[..length].ends_with(question.as_bytes());
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        let right = buffer[..length].ends_with(format!("question number {number}").as_bytes());
         good += usize::from(right && from == target);
     }
     println!("{good} of {count}");

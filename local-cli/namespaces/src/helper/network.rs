@@ -132,7 +132,8 @@ fn behind(addresses: &[IpAddr], families: &[Family]) -> Result<Catchers> {
             // Before the socket match: a SYN for a connection in TIME_WAIT must reach the listener.
             Rule::default().syn().tproxy(family, tcp).set_mark(DELIVER).accept(),
             Rule::default().tcp().socket(true).set_mark(DELIVER).accept(),
-            Rule::default().udp().socket(true).set_mark(DELIVER).accept(),
+            // Finds the connected socket of a flow by itself. A match for sockets ahead of it would also find one that is
+            // bound and not yet connected: to another program, when the datagram looks for it again.
             Rule::default().udp().tproxy(family, udp).set_mark(DELIVER).accept(),
         ] {
             batch.rule("deliver", &rule);
@@ -169,7 +170,8 @@ fn inside(addresses: &[IpAddr], kernel: &[Family]) -> Result<Catchers> {
             Rule::default().syn().socket(false).accept(),
             Rule::default().syn().tproxy(family, tcp).set_mark(DELIVER).accept(),
             Rule::default().tcp().socket(true).set_mark(DELIVER).accept(),
-            Rule::default().udp().any_socket().accept(),
+            // The program's own; a flow's socket is TPROXY's to find, as in the gateway.
+            Rule::default().udp().socket(false).accept(),
             Rule::default().udp().tproxy(family, udp).set_mark(DELIVER).accept(),
         ] {
             batch.rule("deliver", &rule);

@@ -146,12 +146,8 @@ impl Rule {
     ///
     /// (The `wildcard` key knows no `TIME_WAIT` socket: a client that reuses its port would be sent astray.)
     pub(crate) fn socket(self, transparent: bool) -> Self {
-        self.any_socket().compare(EQUAL, &[u8::from(transparent)])
-    }
-
-    /// Packets for which a socket of this namespace exists.
-    pub(crate) fn any_socket(self) -> Self {
         self.expression("socket", &Attributes::default().network(1, 0).network(2, REGISTER))
+            .compare(EQUAL, &[u8::from(transparent)])
     }
 
     /// Gives the packet to the catcher on `port`; does not match when there is none.
