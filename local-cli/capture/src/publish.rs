@@ -52,8 +52,7 @@ impl Publisher {
         loop {
             let now = wanted.borrow_and_update().clone();
             ports.retain(|port, _| now.contains(port));
-            let mut taken = false;
-            for port in now {
+            for &port in &now {
                 if ports.contains_key(&port) {
                     continue;
                 }
@@ -65,13 +64,13 @@ impl Publisher {
                         publisher.tell(Notice::Published { port });
                     }
                     Err(error) => {
-                        taken = true;
                         if told.insert(port) {
                             publisher.tell(Notice::NotPublished { port, cause: error.to_string() });
                         }
                     }
                 }
             }
+            let taken = ports.len() < now.len();
             let again = tokio::time::sleep(RETRY);
             tokio::pin!(again);
             loop {
