@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgMatches, CommandFactory};
+use clap::{Arg, ArgMatches, Command, CommandFactory};
 use clap_complete::{
     CompleteEnv, CompletionCandidate, PathCompleter,
     engine::{ValueCompleter, complete},
@@ -37,12 +37,23 @@ pub fn answer() -> Option<ExitCode> {
     if is_called(&words, KUBECTL_COMPLETE) {
         return Some(answer_kubectl(folder.as_deref()));
     }
-    let asked = CompleteEnv::with_factory(Cli::command).var(VARIABLE).try_complete(words, folder.as_deref());
+    let asked = CompleteEnv::with_factory(command).var(VARIABLE).try_complete(words, folder.as_deref());
     match asked {
         Ok(false) => None,
         Ok(true) => Some(ExitCode::SUCCESS),
         Err(_) => Some(crate::failure::EXIT_FAILURE.into()),
     }
+}
+
+/// What is completed: flags for whoever has begun one, as kubectl offers them; where nothing else fits, they are offered too.
+fn command() -> Command {
+    let begun = typed().last().is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"));
+    if begun { Cli::command() } else { without_flags(Cli::command()) }
+}
+
+fn without_flags(command: Command) -> Command {
+    let hidden = |arg: Arg| if arg.is_positional() { arg } else { arg.hide(true) };
+    command.disable_help_flag(true).disable_version_flag(true).mut_args(hidden).mut_subcommands(without_flags)
 }
 
 /// The script that makes `shell` ask, as `program`'s.
@@ -69,7 +80,7 @@ pub fn script(shell: &str, program: &str) -> io::Result<Option<Vec<u8>>> {
 fn answer_kubectl(folder: Option<&Path>) -> ExitCode {
     let words = typed();
     let last = words.len().saturating_sub(1);
-    let found = complete(&mut Cli::command(), words, last, folder).unwrap_or_default();
+    let found = complete(&mut command(), words, last, folder).unwrap_or_default();
     let mut text = String::new();
     for candidate in found {
         text.push_str(&candidate.get_value().to_string_lossy());

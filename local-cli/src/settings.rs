@@ -120,8 +120,8 @@ pub struct Found {
     values: Vec<Value>,
     /// The files that were read.
     pub files: Vec<String>,
-    /// A project's file that was not read, and why.
-    pub ignored: Option<String>,
+    /// What was passed over, and why: a project's file, variables that only look like a setting's.
+    pub ignored: Vec<String>,
 }
 
 impl Found {
@@ -141,7 +141,8 @@ impl Found {
             }
         }
         let (project, ignored) = place.project_file();
-        found.ignored = ignored;
+        found.ignored =
+            ignored.into_iter().chain(place.variables.keys().filter_map(|name| mistyped(name))).collect();
         for (path, is_project) in [(project, true), (place.user_file(), false)] {
             let Some(path) = path else { continue };
             let shown = place.shown(&path);
@@ -241,6 +242,16 @@ fn meaning(flag: &Arg) -> String {
     let mut letters = help.chars();
     let first = letters.next().map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
     format!("`{}`: {first}{}", flag.get_long().unwrap_or_default(), letters.as_str())
+}
+
+/// What to say of a variable that is nearly one of ours. Others may begin as ours do: `DEVPROXY_PORT_80_TCP`, where the
+/// pod's namespace has a Service `devproxy`.
+fn mistyped(name: &str) -> Option<String> {
+    let key = name.strip_prefix("DEVPROXY_")?.to_lowercase().replace('_', "-");
+    let near = nearest(&key, SETTINGS.iter().map(|setting| setting.key.to_owned()));
+    let near = SETTINGS.iter().find(|setting| near.first().is_some_and(|near| near == setting.key))?;
+    let is_typo = near.key != key && near.key.len().abs_diff(key.len()) <= 2;
+    is_typo.then(|| format!("{name} is no setting; did you mean {}", near.variable()))
 }
 
 fn known(entry: &file::Entry, is_project: bool, file: &str) -> Result<&'static Setting, Failure> {

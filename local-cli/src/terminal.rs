@@ -288,10 +288,11 @@ impl Terminal<'_> {
     }
 
     fn cannot_go_on(&mut self, failure: Failure) {
-        if self.failure.is_none() {
-            self.progress.warning(&ending(&failure));
-            self.failure = Some(failure);
+        if self.failure.is_some() {
+            return self.show(Event::Failed(failure));
         }
+        self.progress.warning(&ending(&failure));
+        self.failure = Some(failure);
     }
 
     async fn restore(&mut self, signals: &mut Signals) -> Result<(), Failure> {
@@ -374,11 +375,13 @@ impl Terminal<'_> {
                 }
             }
             Event::Notice(text) => self.progress.notice(&text),
-            Event::Failed(failure) => {
-                self.failure.get_or_insert(failure);
+            Event::Failed(failure) if self.failure.is_none() => {
+                self.failure = Some(failure);
                 self.progress.begun("undoing");
             }
-            Event::Shell(_) | Event::Status(_) | Event::Ended => {}
+            // The first is what we end with; what fails while that is undone is told too.
+            Event::Failed(failure) if failure.code != "DP-SESSION-ENDED" => self.progress.trouble(&failure),
+            Event::Failed(_) | Event::Shell(_) | Event::Status(_) | Event::Ended => {}
         }
     }
 }
@@ -388,6 +391,8 @@ fn ending(failure: &Failure) -> String {
     format!("{failure}; ending the program")
 }
 
+/// Told at the end, when the restore is done: one that fails takes its place.
 fn died() -> Failure {
     Failure::new("DP-SESSION-PROCESS", "the session process has died")
+        .hint("what it had changed was put back; with -v its log tells what led to it")
 }

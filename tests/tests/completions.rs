@@ -59,6 +59,8 @@ async fn bash_offers_what_the_cluster_has() -> Result<()> {
     assert_eq!(offered(&["swap", "--handover", ""]).await?, ["listen", "now"]);
     assert_eq!(offered(&["swap", "cart", "--", "shop"]).await?, ["shopd"]);
     assert_eq!(offered(&["restore", ""]).await?, Vec::<String>::new());
+    let all = bash(&laptop, &["swap", ""]).await?;
+    assert!(all.iter().all(|word| !word.starts_with('-')), "flags only for who has begun one: {all:?}");
     assert!(bash(&laptop, &["swap", "--dry"]).await?.contains(&"--dry-run".to_owned()));
 
     // A namespace of a variable or a file is looked into as the command would.

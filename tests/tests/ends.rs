@@ -258,6 +258,48 @@ async fn a_terminal_that_does_not_listen_keeps_nobody_from_the_restore() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_is_told_beside_what_ended_the_session() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, before) = cart(&bed, "powerless").await?;
+    let mut swap = swapped(&laptop, &["shopd"]).await?;
+    shop.kubectl(["delete", "rolebindings", "--all"]).await?;
+    laptop.helper()?.signal(Signal::SIGKILL);
+    // It tries for a minute.
+    let exit = swap.wait(2 * RESTORE).await?;
+    let told = exit.stderr.split_once("trying again for a minute").context("it does not try again")?.1;
+    let hint = format!("hint: `devproxy restore {}/cart` repeats it from any machine\n", shop.name());
+    let (failed, ended) = (told.find("[DP-FORBIDDEN]"), told.find("error: the shell's namespaces are gone"));
+    assert!(failed.is_some() && failed < told.find(&hint) && told.find(&hint) < ended, "{exit:?}");
+    assert_eq!(exit.code(), 125);
+
+    laptop.login(&shop).await?;
+    laptop.devproxy(["restore", "cart"])?.output(RESTORE).await?.success()?;
+    assert!(laptop.processes().is_empty());
+    // Made anew.
+    let binding = "RoleBinding developer-edit";
+    before.without(binding).require_same(&shop.objects().await?.without(binding))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_may_be_closed_where_nohup_was_asked_for() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, before) = cart(&bed, "nohup").await?;
+    laptop.install_product_as("devproxy")?;
+    let script = "exec nohup devproxy swap cart -- shopd < /dev/null > log 2>&1";
+    let mut shell = laptop.command("bash").args(["-c", script]).terminal().spawn()?;
+    shop.until("the handover", SWAP, async || {
+        std::fs::read_to_string(laptop.home().join("log")).is_ok_and(|log| log.contains("handover"))
+    })
+    .await?;
+    shell.signal(Signal::SIGHUP)?;
+    shell.close_terminal();
+    // The program that ends by the first signal that reaches it ends by this one.
+    shell.signal(Signal::SIGTERM)?;
+    assert_eq!(shell.wait(RESTORE).await?.code(), 0);
+    gone(&shop, &laptop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_stand_in_alone_is_enough_for_a_restore() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop, _) = cart(&bed, "lease").await?;

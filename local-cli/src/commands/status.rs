@@ -2,7 +2,7 @@
 
 use console::Term;
 use devproxy_cluster::{ClusterError, Connection, Life, SessionInfo, require_namespace, sessions};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::exec::living;
@@ -13,6 +13,9 @@ use crate::{
     session::protocol,
     ui::{self, Progress},
 };
+
+/// A laptop tells every 10 s that it is there; one that was not heard of for so long may be gone.
+const QUIET: SignedDuration = SignedDuration::from_secs(30);
 
 /// One session, from both sides.
 #[derive(Debug, Serialize)]
@@ -64,10 +67,11 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         Progress::new().notice(&format!("no session in {place}, none on this laptop"));
         return Ok(0);
     }
-    let text = table(&rows, Timestamp::now(), ui::width_of(&Term::stdout()));
+    let now = Timestamp::now();
+    let text = table(&rows, now, ui::width_of(&Term::stdout()));
     super::write_stdout(&spoken(&text));
     for info in rows.iter().filter_map(|row| row.cluster.as_ref()) {
-        for text in notes(info) {
+        for text in notes(info, now) {
             Progress::new().notice(&text);
         }
     }
@@ -82,10 +86,20 @@ fn warn(connection: &Connection, error: ClusterError) {
 }
 
 /// Below the table, where it is never cut: what is wrong, and what to do.
-fn notes(info: &SessionInfo) -> Vec<String> {
+fn notes(info: &SessionInfo, now: Timestamp) -> Vec<String> {
     let words = info.agent.as_ref().and_then(|agent| Some((&agent.pod, agent.words.as_ref()?)));
     let words = words.map(|(pod, words)| format!("{pod}: {words}"));
-    words.into_iter().chain(remedy(info)).collect()
+    words.into_iter().chain(quiet(info, now)).chain(remedy(info)).collect()
+}
+
+/// Of a session that is not over, as far as anybody knows.
+fn quiet(info: &SessionInfo, now: Timestamp) -> Option<String> {
+    let since =
+        info.renewed.filter(|since| info.life == Life::Alive && now.duration_since(*since) > QUIET)?;
+    let (title, silence) = (title(info), age(since, now));
+    Some(format!(
+        "{title}: no sign of life from its laptop for {silence}; after two minutes anybody may restore it"
+    ))
 }
 
 /// What to do about a session that is over.
@@ -271,8 +285,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_below_with_what_to_do() {
         let rows = rows();
-        let told = |row: &Row| notes(row.cluster.as_ref().unwrap());
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = time("2026-01-01T10:00:00Z");
+        let told = |row: &Row| notes(row.cluster.as_ref().unwrap(), now);
         assert!(told(&rows[0]).is_empty());
+        let silent =
+            SessionInfo { renewed: Some(time("2026-01-01T09:58:50Z")), ..rows[0].cluster.clone().unwrap() };
+        assert_eq!(
+            notes(&silent, now),
+            ["shop/cart: no sign of life from its laptop for 70s; after two minutes anybody may restore it"]
+        );
         assert_eq!(
             told(&rows[2]),
             [
@@ -282,7 +304,7 @@ mod tests {
         );
         let dead = SessionInfo { life: Life::Dead, ..rows[0].cluster.clone().unwrap() };
         assert_eq!(
-            notes(&dead),
+            notes(&dead, now),
             ["shop/cart: its processes on this laptop are dead; `devproxy restore shop/cart` puts it back"]
         );
     }

@@ -259,3 +259,18 @@ fn help_and_packages_work_whatever_the_files_hold() {
     let words = ["devproxy", "swap", "--help"].map(Into::into);
     assert!(matches!(cli::read(&words, &home.place()), Err(Stopped::Told(_))));
 }
+
+#[test]
+fn a_variable_that_is_nearly_a_setting_is_told() {
+    let place =
+        ["NAMESPCE", "NAMESPACE", "HANDOVR", "SESSION", "COMPLETE", "BIN", "SERVICE_HOST", "PORT_80_TCP"]
+            .into_iter()
+            .fold(Home::new(), |home, name| home.variable(&format!("DEVPROXY_{name}"), "shop"));
+    assert_eq!(
+        place.read("status").unwrap().cli.global.notices,
+        [
+            "DEVPROXY_HANDOVR is no setting; did you mean DEVPROXY_HANDOVER",
+            "DEVPROXY_NAMESPCE is no setting; did you mean DEVPROXY_NAMESPACE",
+        ]
+    );
+}

@@ -1,5 +1,7 @@
 //! Signals to the terminal process.
 
+use std::fs;
+
 use nix::{
     sys::signal::{Signal as Sent, kill},
     unistd::Pid,
@@ -40,7 +42,8 @@ pub struct Signals {
     interrupt: Signal,
     quit: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    /// `None`: whoever started us wants us to outlive the terminal, as `nohup` does.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -51,7 +54,7 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             quit: listen(SignalKind::quit())?,
             terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
+            hang_up: if ignores(Sent::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) },
         })
     }
 
@@ -70,7 +73,22 @@ impl Signals {
             _ = self.interrupt.recv() => Got::Interrupt,
             _ = self.quit.recv() => Got::Quit,
             _ = self.terminate.recv() => Got::Terminate,
-            _ = self.hang_up.recv() => Got::HangUp,
+            () = recv(self.hang_up.as_mut()) => Got::HangUp,
         }
     }
+}
+
+async fn recv(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started with `signal` ignored, and has not asked for it since: proc(5), `SigIgn`, a bit for
+/// each signal.
+fn ignores(signal: Sent) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+    u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & (1 << (signal as i32 - 1)) != 0)
 }

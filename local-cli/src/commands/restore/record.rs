@@ -46,9 +46,7 @@ pub(super) async fn by_record(
     for problem in &outcome.problems {
         progress.warning(problem);
     }
-    if let Some(text) = describe(&record.title(), &outcome) {
-        progress.done("restore", &text, since.elapsed());
-    }
+    progress.done("restore", &describe(&record.title(), &outcome), since.elapsed());
     Ok(())
 }
 

@@ -91,20 +91,18 @@ async fn report(plan: &Plan, outcome: &Outcome, since: Instant, shared: &Shared)
     for problem in &outcome.problems {
         shared.outlet.notice(problem).await;
     }
-    if let Some(text) = outcome_text(plan, outcome) {
-        shared.outlet.done("restore", text, since).await;
-    }
+    shared.outlet.done("restore", outcome_text(plan, outcome), since).await;
 }
 
 /// One line on what became of the original.
-pub(crate) fn outcome_text(plan: &Plan, outcome: &Outcome) -> Option<String> {
+pub(crate) fn outcome_text(plan: &Plan, outcome: &Outcome) -> String {
     let name = plan.original.as_ref().map_or(plan.stand_in_name.as_str(), |original| original.name.as_str());
     describe(name, outcome)
 }
 
 /// The same by name.
-pub(crate) fn describe(name: &str, outcome: &Outcome) -> Option<String> {
-    Some(match &outcome.original {
+pub(crate) fn describe(name: &str, outcome: &Outcome) -> String {
+    match &outcome.original {
         OriginalOutcome::Untouched => format!("{name} was not touched; all of ours is gone"),
         OriginalOutcome::Restored { replicas } => {
             format!("{name} 0 → {replicas} replicas, {} ready; all of ours is gone", outcome.ready)
@@ -118,6 +116,6 @@ pub(crate) fn describe(name: &str, outcome: &Outcome) -> Option<String> {
         OriginalOutcome::Replaced => {
             format!("{name} was deleted and made anew meanwhile and stays as it is; all of ours is gone")
         }
-        OriginalOutcome::None => return None,
-    })
+        OriginalOutcome::None => "all of ours is gone".to_owned(),
+    }
 }
