@@ -230,6 +230,27 @@ fn the_window_shrinks_with_the_path() {
 }
 
 #[test]
+fn load_that_slows_the_path_for_a_while_grows_no_window() {
+    // 10 MB/s and 2 ms, then 40 ms: for a window of 256 KiB too long, if it is the path and not what waits on it.
+    let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(1));
+    let flow = pair.connect(&target());
+    throughput(&mut pair, flow, 10_000);
+    let before = pair.ends[AGENT].promised_bytes();
+    let mut pair = pair.with_delay(Duration::from_millis(20));
+    for _ in 0..12 {
+        throughput(&mut pair, flow, 10_000);
+    }
+    let after = pair.ends[AGENT].promised_bytes();
+    assert!(after <= before, "{before} to {after} in 24 s");
+    // Then it is another path.
+    for _ in 0..4 {
+        throughput(&mut pair, flow, 10_000);
+    }
+    let got = throughput(&mut pair, flow, 10_000);
+    assert!(got > 9_000_000, "{got} bytes a second");
+}
+
+#[test]
 fn a_slow_reader_does_not_grow_its_window() {
     let mut pair = Pair::new(1, &Limits::default()).with_delay(Duration::from_millis(20));
     let flow = pair.connect(&target());

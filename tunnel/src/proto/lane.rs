@@ -42,8 +42,9 @@ enum Ack {
     Due,
 }
 
-/// Round trips that are remembered: enough that one slow answer does not count, few enough to follow a path that changed.
-const SAMPLES: usize = 3;
+/// How long the shortest round trip is remembered: long enough to have seen the path without a queue, also under load,
+/// which makes all processes on it slow; short enough to follow a path that changed.
+const MEMORY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -79,7 +80,8 @@ pub(super) struct Lane {
     /// Since when an answer is missing.
     silent_since: Option<Instant>,
     smoothed: Option<Duration>,
-    recent: VecDeque<Duration>,
+    /// Round trips of the last [`MEMORY`] that none since was shorter than, with their time; the first is the shortest.
+    recent: VecDeque<(Instant, Duration)>,
 }
 
 impl Lane {
@@ -163,19 +165,18 @@ impl Lane {
         let Some((_, sent)) = self.pinged.take_if(|(pinged, _)| *pinged == token) else { return };
         let sample = now.duration_since(sent);
         self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
-        if self.recent.len() == SAMPLES {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(sample);
+        while self.recent.pop_back_if(|(_, longer)| *longer >= sample).is_some() {}
+        while self.recent.pop_front_if(|(at, _)| now.duration_since(*at) > MEMORY).is_some() {}
+        self.recent.push_back((now, sample));
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// Lowest of the last round trips: the path without our own queues in it.
+    /// Lowest of the recent round trips: the path without our own queues in it.
     pub(super) fn shortest_round_trip(&self) -> Duration {
-        self.recent.iter().min().copied().unwrap_or_default()
+        self.recent.front().map(|(_, shortest)| *shortest).unwrap_or_default()
     }
 
     pub(super) fn poll_timeout(&self, limits: &Limits) -> Instant {
