@@ -41,7 +41,7 @@ async fn obey(
             ToAgent::Listen(table) => {
                 FromAgent::Listening { failed: pod.ports.lock().await.set(&table).await }
             }
-            ToAgent::Ready(ready) => FromAgent::Ready(pod.readiness.lock().await.set(ready).await),
+            ToAgent::Ready => FromAgent::Ready { failed: pod.readiness.lock().await.open() },
             ToAgent::Splice(targets) => {
                 splice(pod, targets);
                 FromAgent::Splicing

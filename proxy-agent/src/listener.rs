@@ -38,6 +38,14 @@ pub(crate) fn udp(scope: Scope, port: u16) -> io::Result<Vec<UdpSocket>> {
         .collect()
 }
 
+/// Why one could not be opened: `Address in use`, without Rust's `(os error 98)`.
+pub(crate) fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
 fn bind(scope: Scope, port: u16, kind: Type, protocol: Protocol) -> io::Result<Vec<Socket>> {
     let bind = |address: IpAddr| bind_one(SocketAddr::new(address, port), kind, protocol);
     match scope {

@@ -64,7 +64,7 @@ impl Ports {
             }
             match self.listen(port) {
                 Ok(tasks) => drop(self.open.insert(port, tasks)),
-                Err(e) => failed.push((port, cause(&e))),
+                Err(e) => failed.push((port, listener::cause(&e))),
             }
         }
         failed
@@ -85,14 +85,6 @@ impl Ports {
             }
         }
         Ok(tasks)
-    }
-}
-
-/// `Address in use`, without Rust's `(os error 98)`.
-fn cause(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{listener, log};
 
-/// Opens and closes the readiness port.
+/// The readiness port, closed until it is asked for.
 pub(crate) struct Readiness {
     port: u16,
     acceptors: JoinSet<()>,
@@ -18,25 +18,28 @@ impl Readiness {
         Self { port, acceptors: JoinSet::new(), known }
     }
 
-    /// Opens or closes the port; returns whether it is open now. Not cancel-safe: may leave it closed.
-    pub(crate) async fn set(&mut self, ready: bool) -> bool {
-        if !ready {
-            self.acceptors.shutdown().await;
-        } else if self.acceptors.is_empty() {
-            match listener::tcp(Scope::Pod, self.port, |_| ()) {
-                Ok(listeners) => {
-                    self.known.send_replace(true);
-                    for listener in listeners {
-                        self.acceptors.spawn(async move {
-                            loop {
-                                drop(listener::accept(&listener).await);
-                            }
-                        });
-                    }
-                }
-                Err(e) => log::line(format_args!("cannot open the readiness port {}: {e}", self.port)),
-            }
+    /// Opens the port, if it is not open yet; returns why it cannot be opened.
+    pub(crate) fn open(&mut self) -> Option<String> {
+        if !self.acceptors.is_empty() {
+            return None;
         }
-        !self.acceptors.is_empty()
+        let listeners = match listener::tcp(Scope::Pod, self.port, |_| ()) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                let text =
+                    format!("cannot open the readiness port {}: {}", self.port, listener::cause(&error));
+                log::line(format_args!("{text}"));
+                return Some(text);
+            }
+        };
+        self.known.send_replace(true);
+        for listener in listeners {
+            self.acceptors.spawn(async move {
+                loop {
+                    drop(listener::accept(&listener).await);
+                }
+            });
+        }
+        None
     }
 }

@@ -128,8 +128,8 @@ impl Laptop {
     }
 
     async fn make_ready(&mut self) {
-        soon(control::write(&mut self.control, &ToAgent::Ready(true))).await.unwrap();
-        assert_eq!(self.told().await, FromAgent::Ready(true));
+        soon(control::write(&mut self.control, &ToAgent::Ready)).await.unwrap();
+        assert_eq!(self.told().await, FromAgent::Ready { failed: None });
     }
 
     async fn told(&mut self) -> FromAgent {

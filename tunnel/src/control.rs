@@ -22,9 +22,8 @@ pub enum ToAgent {
     /// The whole port table: listen on exactly these, close what is not in it any more (its accepted connections stay).
     /// Answered by [`FromAgent::Listening`].
     Listen(Vec<PodPort>),
-    /// Opens the readiness port (a latch: nothing but `false` or the end of the pod closes it). Answered by
-    /// [`FromAgent::Ready`].
-    Ready(bool),
+    /// Opens the readiness port (a latch: nothing but the end of the pod closes it). Answered by [`FromAgent::Ready`].
+    Ready,
     /// From now on connections that the laptop has not answered, and all new ones, go to these pods of the restored
     /// original, same port, in turn. An empty list resets them instead. Answered by [`FromAgent::Splicing`].
     Splice(Vec<IpAddr>),
@@ -41,7 +40,10 @@ pub enum FromAgent {
         failed: Vec<(PodPort, String)>,
     },
     /// Answer to [`ToAgent::Ready`].
-    Ready(bool),
+    Ready {
+        /// Why the port could not be opened, in the pod's own words.
+        failed: Option<String>,
+    },
     /// Answer to [`ToAgent::Splice`].
     Splicing,
     /// The agent got SIGTERM: its pod is being deleted. It goes on serving until the grace period ends.

@@ -30,7 +30,7 @@ async fn messages_arrive_as_they_were_sent_and_then_the_end() {
     let sent = [
         FromAgent::Facts(Box::new(facts())),
         FromAgent::Listening { failed: vec![(port, "Address already in use".into())] },
-        FromAgent::Ready(true),
+        FromAgent::Ready { failed: None },
         FromAgent::Splicing,
         FromAgent::Terminating,
     ];

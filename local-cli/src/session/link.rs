@@ -221,7 +221,13 @@ pub struct AgentHandle {
 impl AgentHandle {
     /// Opens the readiness port. It stays open: the end of its pod takes the agent out of its Services.
     pub async fn ready(&self) -> Result<(), Failure> {
-        self.command(ToAgent::Ready(true)).await.map(|_| ())
+        match self.command(ToAgent::Ready).await? {
+            FromAgent::Ready { failed: None } => Ok(()),
+            FromAgent::Ready { failed: Some(cause) } => {
+                Err(Failure::new("DP-AGENT", format!("the agent {cause}")))
+            }
+            other => Err(tunnel_failure(format!("unexpected answer {other:?}"))),
+        }
     }
 
     /// Sends held and new connections to these pods.
@@ -376,7 +382,7 @@ impl Desired {
     fn remember(&mut self, command: &ToAgent) {
         match command {
             ToAgent::Listen(ports) => self.ports.clone_from(ports),
-            ToAgent::Ready(ready) => self.ready = *ready,
+            ToAgent::Ready => self.ready = true,
             ToAgent::Splice(targets) => self.splice = Some(targets.clone()),
         }
     }
@@ -388,7 +394,7 @@ impl Desired {
 
     fn commands(&self) -> Vec<ToAgent> {
         let mut commands = vec![ToAgent::Listen(self.ports.clone())];
-        commands.extend(self.ready.then_some(ToAgent::Ready(true)));
+        commands.extend(self.ready.then_some(ToAgent::Ready));
         commands.extend(self.splice.clone().map(ToAgent::Splice));
         commands
     }

@@ -31,14 +31,23 @@ async fn readiness_is_a_latch_that_outlives_the_tunnel() {
     let connects = || async { TcpStream::connect(local(agent.ready_port)).await.is_ok() };
     assert!(!connects().await);
     let mut laptop = agent.laptop(1).await;
-    assert_eq!(laptop.control().await.ask(ToAgent::Ready(true)).await, FromAgent::Ready(true));
+    let open = FromAgent::Ready { failed: None };
+    assert_eq!(laptop.control().await.ask(ToAgent::Ready).await, open);
     assert!(connects().await);
     laptop.tunnel.close();
     let _ = soon(laptop.driver.join_next()).await;
     assert!(connects().await);
     let laptop = agent.laptop(2).await;
-    assert_eq!(laptop.control().await.ask(ToAgent::Ready(false)).await, FromAgent::Ready(false));
-    assert!(!connects().await);
+    assert_eq!(laptop.control().await.ask(ToAgent::Ready).await, open);
+}
+
+#[tokio::test]
+async fn a_readiness_port_that_is_taken_is_told() {
+    let agent = Agent::start().await;
+    let _sidecar = TcpListener::bind(local(agent.ready_port)).await.unwrap();
+    let answer = agent.laptop(1).await.control().await.ask(ToAgent::Ready).await;
+    let failed = format!("cannot open the readiness port {}: Address already in use", agent.ready_port);
+    assert_eq!(answer, FromAgent::Ready { failed: Some(failed) });
 }
 
 #[tokio::test]
