@@ -6,10 +6,13 @@ use super::limits::Limits;
 
 /// A round is "fast" below this even if the ping says less: under load the path through the cluster takes as long, by
 /// its queues and by scheduling.
-const SHORTEST_ROUND: Duration = Duration::from_millis(8);
+const SHORTEST_ROUND: Duration = Duration::from_millis(24);
 
 /// A round that takes more than so many times as long as a fast one did not need what the last growth gave.
-const SLOW: u32 = 6;
+const SLOW: u32 = 3;
+
+/// A round makes the size at most so many times as large: what came in a burst says little.
+const GROWTH: u32 = 4;
 
 /// A window that is not drained within so many rounds is not what holds its sender back.
 const ROUNDS: u32 = 2;
@@ -31,8 +34,8 @@ pub struct Overrun;
 pub struct Inflow {
     /// Bytes; a round ends when so many have arrived.
     size: u32,
-    /// When this round is no longer fast, and when it is slow; `None` before the first bytes.
-    deadlines: Option<(Instant, Instant)>,
+    /// When this round began, and how long it may take to be fast; `None` before the first bytes.
+    begun: Option<(Instant, Duration)>,
     /// Bytes that arrived in this round,
     arrived: u32,
     /// the most of one flow,
@@ -52,7 +55,7 @@ impl Inflow {
     pub fn new(limits: &Limits) -> Self {
         Self {
             size: limits.initial_window,
-            deadlines: None,
+            begun: None,
             arrived: 0,
             largest: 0,
             flows: 0,
@@ -62,10 +65,10 @@ impl Inflow {
         }
     }
 
-    /// `bytes` arrived in the flow with this window. A round ends when as much as the size has arrived. Did that take no
-    /// more than three round trips (new credit takes one to bring bytes, and those come in pieces) or
-    /// [`SHORTEST_ROUND`], the windows were what held the senders back: the size becomes four times as large. It becomes
-    /// half as large when that much does not arrive within [`SLOW`] times as long, so also once in a pause.
+    /// `bytes` arrived in the flow with this window. A round ends when as much as the size has arrived. Did that take less
+    /// than three round trips (new credit takes one to bring bytes, and those come in pieces) or [`SHORTEST_ROUND`], the
+    /// windows were what held the senders back: the size becomes what would have arrived in that time. It becomes half as
+    /// large when that much does not arrive within [`SLOW`] times as long, so also once in a pause.
     pub fn receive(
         &mut self,
         bytes: u32,
@@ -74,11 +77,9 @@ impl Inflow {
         round_trip: impl Fn() -> Duration,
         limits: &Limits,
     ) {
-        let next = || {
-            let fast = (round_trip() * 3).max(SHORTEST_ROUND);
-            (now + fast, now + fast * SLOW)
-        };
-        let (fast, slow) = *self.deadlines.get_or_insert_with(next);
+        let next = || (now, (round_trip() * 3).max(SHORTEST_ROUND));
+        let (begun, fast) = *self.begun.get_or_insert_with(next);
+        let elapsed = now.duration_since(begun);
         let brought = window.arrived_in(self.round, bytes);
         if brought >= self.enough && brought - bytes < self.enough {
             self.flows += 1;
@@ -86,19 +87,21 @@ impl Inflow {
         self.largest = self.largest.max(brought);
         self.arrived = self.arrived.saturating_add(bytes);
         let full = self.arrived >= self.size;
-        if full && now <= fast {
-            self.size = self.size.saturating_mul(4).min(limits.max_inflow);
-        } else if now > slow {
+        if full && elapsed <= fast {
+            let elapsed = elapsed.max(fast / GROWTH);
+            let size = u128::from(self.size) * fast.as_nanos() / elapsed.as_nanos();
+            self.size = u32::try_from(size).unwrap_or(u32::MAX).min(limits.max_inflow);
+        } else if elapsed > fast * SLOW {
             self.size = (self.size / 2).max(limits.initial_window);
         } else if !full {
             // Who is busy has brought enough by now.
-            if now > fast && self.arrived >= self.size / 2 {
+            if elapsed > fast && self.arrived >= self.size / 2 {
                 self.sharers = self.sharers.min(self.flows);
             }
             return;
         }
         (self.sharers, self.enough) = (self.flows, (self.largest / 8).max(1));
-        (self.deadlines, self.arrived, self.largest, self.flows) = (Some(next()), 0, 0, 0);
+        (self.begun, self.arrived, self.largest, self.flows) = (Some(next()), 0, 0, 0);
         self.round = self.round.wrapping_add(1);
     }
 
