@@ -5,23 +5,40 @@ use std::collections::VecDeque;
 /// Size of the chunks of a busy queue.
 const CHUNK: usize = 16 << 10;
 
-/// Spare chunks kept, 1 MiB.
+/// Size of the chunk of a message: a keystroke, a question and its answer.
+const SMALL: usize = 256;
+
+/// Spare chunks kept of each size, 1 MiB and 16 KiB.
 const SPARE: usize = 64;
 
 /// Chunks between two uses. An allocator that gives memory back to the kernel at once (musl's, and glibc's at the
-/// top of its heap) would pay with a page fault for each 4 KiB that passes.
+/// top of its heap) would pay with a page fault for each 4 KiB that passes, and musl's for a message too, where it is the
+/// only one of its size.
 #[derive(Debug, Default)]
-pub struct Pool(Vec<Vec<u8>>);
+pub struct Pool {
+    chunks: Vec<Vec<u8>>,
+    small: Vec<Vec<u8>>,
+}
 
 impl Pool {
-    fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    /// A chunk for at least one of so many bytes.
+    fn take(&mut self, bytes: usize) -> Vec<u8> {
+        match bytes {
+            ..=SMALL => self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL)),
+            CHUNK.. => self.chunks.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK)),
+            _ => Vec::with_capacity(bytes),
+        }
     }
 
     fn give(&mut self, mut chunk: Vec<u8>) {
-        if chunk.capacity() == CHUNK && self.0.len() < SPARE {
+        let spare = match chunk.capacity() {
+            SMALL => &mut self.small,
+            CHUNK => &mut self.chunks,
+            _ => return,
+        };
+        if spare.len() < SPARE {
             chunk.clear();
-            self.0.push(chunk);
+            spare.push(chunk);
         }
     }
 }
@@ -53,9 +70,7 @@ impl Chunks {
                 Some(last) if last.len() < last.capacity() => last,
                 _ => {
                     // Doubles up to CHUNK: an idle flow with one small message pays for little more than the message.
-                    let small = bytes.len().max(self.len);
-                    let chunk = if small < CHUNK { Vec::with_capacity(small) } else { pool.take() };
-                    self.pieces.push_back(chunk);
+                    self.pieces.push_back(pool.take(bytes.len().max(self.len)));
                     continue;
                 }
             };

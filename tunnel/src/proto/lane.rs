@@ -42,9 +42,9 @@ enum Ack {
     Due,
 }
 
-/// How long the shortest round trip is remembered: long enough to have seen the path without a queue, also under load,
-/// which makes all processes on it slow; short enough to follow a path that changed.
-const MEMORY: Duration = Duration::from_secs(30);
+/// The shortest of so many round trips to twice as many is remembered, half a minute of a busy path: enough to have seen it
+/// without a queue also under load, which makes all processes on it slow; few enough to follow a path that changed.
+const SAMPLES: u8 = 15;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -80,8 +80,9 @@ pub(super) struct Lane {
     /// Since when an answer is missing.
     silent_since: Option<Instant>,
     smoothed: Option<Duration>,
-    /// Round trips of the last [`MEMORY`] that none since was shorter than, with their time; the first is the shortest.
-    recent: VecDeque<(Instant, Duration)>,
+    /// Shortest of the round trips since the last [`SAMPLES`] were full, and of those; how many there are since.
+    shortest: [Option<Duration>; 2],
+    samples: u8,
 }
 
 impl Lane {
@@ -107,7 +108,8 @@ impl Lane {
             pinged: None,
             silent_since: None,
             smoothed: None,
-            recent: VecDeque::new(),
+            shortest: [None; 2],
+            samples: 0,
         }
     }
 
@@ -165,9 +167,12 @@ impl Lane {
         let Some((_, sent)) = self.pinged.take_if(|(pinged, _)| *pinged == token) else { return };
         let sample = now.duration_since(sent);
         self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
-        while self.recent.pop_back_if(|(_, longer)| *longer >= sample).is_some() {}
-        while self.recent.pop_front_if(|(at, _)| now.duration_since(*at) > MEMORY).is_some() {}
-        self.recent.push_back((now, sample));
+        if self.samples == SAMPLES {
+            self.shortest = [None, self.shortest[0]];
+            self.samples = 0;
+        }
+        self.samples += 1;
+        self.shortest[0] = Some(self.shortest[0].map_or(sample, |shortest| shortest.min(sample)));
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -176,7 +181,7 @@ impl Lane {
 
     /// Lowest of the recent round trips: the path without our own queues in it.
     pub(super) fn shortest_round_trip(&self) -> Duration {
-        self.recent.front().map(|(_, shortest)| *shortest).unwrap_or_default()
+        self.shortest.into_iter().flatten().min().unwrap_or_default()
     }
 
     pub(super) fn poll_timeout(&self, limits: &Limits) -> Instant {
