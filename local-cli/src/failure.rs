@@ -46,6 +46,11 @@ impl Failure {
         self
     }
 
+    /// Whether it says no more than that the session has ended.
+    pub fn is_end(&self) -> bool {
+        self.code == "DP-SESSION-ENDED"
+    }
+
     /// Ctrl-C or SIGTERM before the program ran.
     pub fn interrupted() -> Self {
         Self::new("DP-INTERRUPTED", "interrupted").exit(EXIT_INTERRUPTED)

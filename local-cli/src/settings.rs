@@ -248,8 +248,8 @@ fn meaning(flag: &Arg) -> String {
 /// pod's namespace has a Service `devproxy`.
 fn mistyped(name: &str) -> Option<String> {
     let key = name.strip_prefix("DEVPROXY_")?.to_lowercase().replace('_', "-");
-    let near = nearest(&key, SETTINGS.iter().map(|setting| setting.key.to_owned()));
-    let near = SETTINGS.iter().find(|setting| near.first().is_some_and(|near| near == setting.key))?;
+    let near = nearest(&key, SETTINGS.iter().map(|setting| setting.key.to_owned())).into_iter().next()?;
+    let near = SETTINGS.iter().find(|setting| setting.key == near)?;
     let is_typo = near.key != key && near.key.len().abs_diff(key.len()) <= 2;
     is_typo.then(|| format!("{name} is no setting; did you mean {}", near.variable()))
 }

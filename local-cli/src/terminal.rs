@@ -380,7 +380,7 @@ impl Terminal<'_> {
                 self.progress.begun("undoing");
             }
             // The first is what we end with; what fails while that is undone is told too.
-            Event::Failed(failure) if failure.code != "DP-SESSION-ENDED" => self.progress.trouble(&failure),
+            Event::Failed(failure) if !failure.is_end() => self.progress.trouble(&failure),
             Event::Failed(_) | Event::Shell(_) | Event::Status(_) | Event::Ended => {}
         }
     }

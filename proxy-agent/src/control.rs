@@ -41,7 +41,7 @@ async fn obey(
             ToAgent::Listen(table) => {
                 FromAgent::Listening { failed: pod.ports.lock().await.set(&table).await }
             }
-            ToAgent::Ready => FromAgent::Ready { failed: pod.readiness.lock().await.open() },
+            ToAgent::Ready => FromAgent::Ready { failed: pod.readiness.lock().await.open().err() },
             ToAgent::Splice(targets) => {
                 splice(pod, targets);
                 FromAgent::Splicing

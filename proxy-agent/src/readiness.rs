@@ -18,20 +18,16 @@ impl Readiness {
         Self { port, acceptors: JoinSet::new(), known }
     }
 
-    /// Opens the port, if it is not open yet; returns why it cannot be opened.
-    pub(crate) fn open(&mut self) -> Option<String> {
+    /// Opens the port, if it is not open yet. The error says why it cannot be.
+    pub(crate) fn open(&mut self) -> Result<(), String> {
         if !self.acceptors.is_empty() {
-            return None;
+            return Ok(());
         }
-        let listeners = match listener::tcp(Scope::Pod, self.port, |_| ()) {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                let text =
-                    format!("cannot open the readiness port {}: {}", self.port, listener::cause(&error));
-                log::line(format_args!("{text}"));
-                return Some(text);
-            }
-        };
+        let refused =
+            |error| format!("cannot open the readiness port {}: {}", self.port, listener::cause(&error));
+        let listeners = listener::tcp(Scope::Pod, self.port, |_| ())
+            .map_err(refused)
+            .inspect_err(|text| log::line(format_args!("{text}")))?;
         self.known.send_replace(true);
         for listener in listeners {
             self.acceptors.spawn(async move {
@@ -40,6 +36,6 @@ impl Readiness {
                 }
             });
         }
-        None
+        Ok(())
     }
 }

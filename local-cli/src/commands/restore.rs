@@ -210,7 +210,7 @@ async fn end_here(wanted: impl Fn(&Status) -> bool, progress: &Progress) -> Ende
             }
             Some(Event::Notice(text)) => progress.notice(&text),
             // The answer to our request, for the terminal.
-            Some(Event::Failed(failure)) if failure.code == "DP-SESSION-ENDED" => {}
+            Some(Event::Failed(failure)) if failure.is_end() => {}
             Some(Event::Failed(failure)) => {
                 progress.warning(&failure.to_string());
                 ended = Ended::Otherwise;

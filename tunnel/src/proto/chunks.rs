@@ -1,4 +1,4 @@
-//! A byte queue that holds about as much memory as it holds bytes.
+//! A byte queue that holds about as much memory as it holds bytes, but for its smallest chunk.
 
 use std::collections::VecDeque;
 
@@ -69,7 +69,7 @@ impl Chunks {
             let last = match self.pieces.back_mut() {
                 Some(last) if last.len() < last.capacity() => last,
                 _ => {
-                    // Doubles up to CHUNK: an idle flow with one small message pays for little more than the message.
+                    // Doubles up to CHUNK: an idle flow with one message pays for little more than the message, or for SMALL.
                     self.pieces.push_back(pool.take(bytes.len().max(self.len)));
                     continue;
                 }

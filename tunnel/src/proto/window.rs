@@ -11,7 +11,7 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(24);
 /// A round that takes more than so many times as long as a fast one did not need what the last growth gave.
 const SLOW: u32 = 3;
 
-/// A round makes the size at most so many times as large: what came in a burst says little.
+/// Nothing grows to more than so many times itself at once: what came in a burst says little.
 const GROWTH: u32 = 4;
 
 /// A window that is not drained within so many rounds is not what holds its sender back.
@@ -155,7 +155,7 @@ impl Window {
     }
 
     /// The application took `bytes`. The window of a busy flow follows its share: up by at most `allowance` and to at most
-    /// four times itself, once a whole window was taken within [`ROUNDS`] and no more than a quarter of one waits, so
+    /// [`GROWTH`] times itself, once a whole window was taken within [`ROUNDS`] and no more than a quarter of one waits, so
     /// not for who reads slowly; down as far as nothing is promised. Its size changes by the result.
     pub fn consume(&mut self, bytes: u32, inflow: &Inflow, limits: &Limits, allowance: u64) -> i64 {
         self.buffered -= bytes;
@@ -168,7 +168,7 @@ impl Window {
             self.size -= self.free().min(self.size - share);
         } else if self.drained >= self.size && self.buffered <= self.size / 4 {
             let room = u32::try_from(allowance).unwrap_or(u32::MAX);
-            self.size += self.size.saturating_mul(3).min(share - self.size).min(room);
+            self.size += self.size.saturating_mul(GROWTH - 1).min(share - self.size).min(room);
             (self.since, self.drained) = (inflow.round, 0);
         }
         i64::from(self.size) - i64::from(before)

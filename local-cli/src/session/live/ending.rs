@@ -102,20 +102,19 @@ pub(crate) fn outcome_text(plan: &Plan, outcome: &Outcome) -> String {
 
 /// The same by name.
 pub(crate) fn describe(name: &str, outcome: &Outcome) -> String {
-    match &outcome.original {
-        OriginalOutcome::Untouched => format!("{name} was not touched; all of ours is gone"),
+    let original = match &outcome.original {
+        OriginalOutcome::Untouched => format!("{name} was not touched; "),
         OriginalOutcome::Restored { replicas } => {
-            format!("{name} 0 → {replicas} replicas, {} ready; all of ours is gone", outcome.ready)
+            format!("{name} 0 → {replicas} replicas, {} ready; ", outcome.ready)
         }
         OriginalOutcome::Rescaled { replicas } => {
-            format!(
-                "{name} was scaled to {replicas} by somebody else meanwhile and stays so; all of ours is gone"
-            )
+            format!("{name} was scaled to {replicas} by somebody else meanwhile and stays so; ")
         }
-        OriginalOutcome::Deleted => format!("{name} was deleted meanwhile; all of ours is gone"),
+        OriginalOutcome::Deleted => format!("{name} was deleted meanwhile; "),
         OriginalOutcome::Replaced => {
-            format!("{name} was deleted and made anew meanwhile and stays as it is; all of ours is gone")
+            format!("{name} was deleted and made anew meanwhile and stays as it is; ")
         }
-        OriginalOutcome::None => "all of ours is gone".to_owned(),
-    }
+        OriginalOutcome::None => String::new(),
+    };
+    format!("{original}all of ours is gone")
 }
