@@ -120,6 +120,9 @@ pub struct Swap {
     /// What makes the program ready for the handover: `listen` or `http:/PATH`
     #[arg(long, value_name = "HOW", default_value = "listen", value_parser = values::ready)]
     pub ready: ReadyMode,
+    /// Take the Deployment from whoever holds it: their session is ended, and they are told by whom
+    #[arg(long, conflicts_with = "dry_run")]
+    pub take_over: bool,
     /// Do not run the init containers again
     #[arg(
         long,
@@ -153,7 +156,7 @@ pub struct Swap {
 Examples:
   devproxy shell                       a shell in the cluster's network
   devproxy shell -- curl http://cart   one program in it
-  devproxy shell --like cart -- psql   with the image and rights of cart's pods")]
+  devproxy shell --like cart -- psql   with the image of cart's pods")]
 pub struct Shell {
     /// Deployment whose image, pull secrets and security context the agent borrows [default: any running pod's]
     #[arg(long, value_name = "[NAMESPACE/]NAME", add = ArgValueCompleter::new(completion::targets))]
@@ -167,7 +170,7 @@ pub struct Shell {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The program and its shell")]
 pub struct SessionFlags {
-    /// Port that is published on the laptop's 127.0.0.1 and never in the pod (debuggers are by themselves)
+    /// Port that is published on the laptop's 127.0.0.1 (debuggers are by themselves)
     #[arg(long, value_name = "PORT", value_parser = values::port)]
     pub publish: Vec<u16>,
     /// Name, *.suffix or CIDR that goes out through the laptop instead of the cluster
@@ -226,7 +229,7 @@ pub struct Status {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  devproxy restore cart            ends the session, wherever it was started
+  devproxy restore cart            ends your session, wherever it was started
   devproxy restore shop/cart       in another namespace
   devproxy restore                 the only session of yours
   devproxy restore --stale         what nobody is there to end any more
@@ -243,7 +246,7 @@ pub struct Restore {
     /// All sessions of the namespace that nobody is there to end: the laptop is gone, or all was killed on this one
     #[arg(long, conflicts_with = "sessions")]
     pub stale: bool,
-    /// All sessions of the namespace that are yours, also living ones; with --force all
+    /// All sessions of the namespace that are yours, also living ones, and all stale ones; with --force all
     #[arg(long, conflicts_with = "sessions")]
     pub all: bool,
     /// Also a session that is alive and held by somebody else

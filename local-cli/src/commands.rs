@@ -11,7 +11,7 @@ mod swap;
 
 use tokio::{runtime::Handle, task::spawn_blocking};
 
-use devproxy_cluster::{ApiSettings, ClusterError, Connection, Holder, Plan, target::Target};
+use devproxy_cluster::{ApiSettings, Connection, Holder, Plan, target::Target};
 
 use crate::{
     Failure,
@@ -67,13 +67,13 @@ fn target(global: &Global, text: &str) -> Result<Target, Failure> {
 async fn planned(
     global: &Global,
     signals: &mut Signals,
-    planning: impl AsyncFnOnce(&Connection) -> Result<Plan, ClusterError>,
+    planning: impl AsyncFnOnce(&Connection) -> Result<Plan, Failure>,
 ) -> Result<(Session, Plan), Failure> {
     let mut session = Session::spawn(global.verbose)?;
     let plan = async {
         let connection = connect(global).await?;
         session.prepare(api_settings(global)).await;
-        Ok(planning(&connection).await?)
+        planning(&connection).await
     };
     match signals.during(plan).await {
         Ok(plan) => Ok((session, plan)),

@@ -24,7 +24,6 @@ const LAPTOP_KEEPS: &[&str] = &[
     "TERM_PROGRAM_VERSION",
     "LANG",
     "LANGUAGE",
-    "TZ",
     "EDITOR",
     "VISUAL",
     "PAGER",
@@ -57,7 +56,7 @@ const POD_LOSES: &[&str] = &["PYTHONHOME", "JAVA_HOME", "NODE_PATH"];
 /// How the two environments are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Form {
-    /// The pod's over the laptop's (design §9.6).
+    /// The pod's over the laptop's.
     #[default]
     Merged,
     /// The pod's alone.

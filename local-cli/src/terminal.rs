@@ -341,7 +341,7 @@ impl Terminal<'_> {
             if let Some(inside) = &self.inside {
                 inside.hang_up().await;
             }
-            crate::commands::restore::by_plan(&self.start, self.progress)
+            Box::pin(crate::commands::restore::by_plan(&self.start, self.progress))
                 .await
                 .map_err(|failure| failure.hint(self.repeat()))
         };

@@ -77,6 +77,7 @@ fn all() -> Vec<ClusterError> {
         NoNamespace { namespace: some("shpo"), nearest: names(&["shop"]) },
         NoNamespace { namespace: some("zzz"), nearest: Vec::new() },
         LeaseLost { lease: some("devproxy-cart"), reason: some("it was deleted") },
+        Ended { by: some("bob@desk") },
         StandInLost { stand_in: some("cart-devproxy-k7f2") },
         Record { lease: some("devproxy-cart"), reason: some("schema 9") },
         Schedule { words: some("0/3 nodes are available: 3 Insufficient cpu.") },

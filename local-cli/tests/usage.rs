@@ -100,7 +100,7 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     ");
     insta::assert_snapshot!(told("swap cart --publish 0"), @"
     --publish: `0` is not a port from 1 to 65535, as in 9229
-    hint: `--publish <PORT>`: port that is published on the laptop's 127.0.0.1 and never in the pod (debuggers are by themselves)
+    hint: `--publish <PORT>`: port that is published on the laptop's 127.0.0.1 (debuggers are by themselves)
     ");
     insta::assert_snapshot!(told("swap cart --skip-init=maybe"), @"
     --skip-init: `maybe` is none of `true`, `false`

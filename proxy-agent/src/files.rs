@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use devproxy_tunnel::{
     Flow,
-    control::{self, FileTree},
+    control::{self, MessageError, RootState},
 };
 use tokio::{
     io::{AsyncReadExt as _, ReadHalf, WriteHalf},
@@ -26,9 +26,8 @@ const IN_MEMORY: usize = 4;
 /// The kubelet flips `..data` and then removes the old folder: one change, several events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Sends the trees of `roots` until the laptop ends the flow.
-pub(crate) async fn serve(flow: Flow, mut roots: Vec<String>) {
-    roots.truncate(ROOTS);
+/// Says of each of `roots` what stands there, also after each change, until the laptop ends the flow.
+pub(crate) async fn serve(flow: Flow, roots: Vec<String>) {
     let (from, to) = tokio::io::split(flow);
     tokio::select! {
         () = ended(from) => {}
@@ -42,28 +41,35 @@ async fn ended(mut from: ReadHalf<Flow>) {
     while matches!(from.read(&mut byte).await, Ok(1..)) {}
 }
 
-async fn send(roots: Vec<String>, mut to: WriteHalf<Flow>) {
+async fn send(mut roots: Vec<String>, mut to: WriteHalf<Flow>) {
     let places = Arc::new(Semaphore::new(IN_MEMORY));
     let mut volumes = JoinSet::new();
+    for root in roots.split_off(ROOTS.min(roots.len())) {
+        let cause = format!("there are more than {ROOTS} mounts");
+        if tell(&mut to, RootState::Unreadable { root, cause }).await.is_err() {
+            return;
+        }
+    }
     for root in roots {
         // Watched before it is read, so that no change falls between.
         let volume = Volume { watch: watch::Watch::new(Path::new(&root)), root };
         volumes.spawn(volume.read(places.clone()));
     }
     while let Some(read) = volumes.join_next().await {
-        let Ok((volume, tree, place)) = read else { continue };
-        if let Some(tree) = tree {
-            match control::write(&mut to, &tree).await {
-                Ok(()) => {}
-                Err(control::MessageError::TooLong(_)) => {
-                    log::line(format_args!("{} is too large to be sent", volume.root));
-                }
-                Err(_) => return,
-            }
+        let Ok((volume, state, place)) = read else { continue };
+        if tell(&mut to, state).await.is_err() {
+            return;
         }
         drop(place);
         volumes.spawn(volume.read_changed(places.clone()));
     }
+}
+
+async fn tell(to: &mut WriteHalf<Flow>, state: RootState) -> Result<(), MessageError> {
+    let written = control::write(to, &state).await;
+    let Err(error @ MessageError::TooLong(_)) = written else { return written };
+    let (root, cause) = (state.root().to_owned(), error.to_string());
+    control::write(to, &RootState::Unreadable { root, cause }).await
 }
 
 /// One root, and what tells of its changes.
@@ -72,8 +78,8 @@ struct Volume {
     watch: watch::Watch,
 }
 
-/// A volume, its tree unless it cannot be sent, and the tree's place in memory.
-type Read = (Volume, Option<FileTree>, Option<OwnedSemaphorePermit>);
+/// A volume, what stands there, and the place of that in memory.
+type Read = (Volume, RootState, Option<OwnedSemaphorePermit>);
 
 impl Volume {
     async fn read_changed(mut self, places: Arc<Semaphore>) -> Read {
@@ -87,15 +93,15 @@ impl Volume {
     async fn read(self, places: Arc<Semaphore>) -> Read {
         let place = places.acquire_owned().await.ok();
         let root = self.root.clone();
-        let tree = match tokio::task::spawn_blocking(move || tree::read(&root)).await {
-            Ok(Ok(tree)) => Some(tree),
-            Ok(Err(e)) => {
-                log::line(format_args!("{} is not sent: {e}", self.root));
-                None
+        let read = tokio::task::spawn_blocking(move || tree::read(&root).map_err(|e| e.to_string()));
+        let state = match read.await.unwrap_or_else(|e| Err(e.to_string())) {
+            Ok(tree) => RootState::Tree(tree),
+            Err(cause) => {
+                log::line(format_args!("{} is not sent: {cause}", self.root));
+                RootState::Unreadable { root: self.root.clone(), cause }
             }
-            Err(_) => None,
         };
-        (self, tree, place)
+        (self, state, place)
     }
 }
 

@@ -83,22 +83,38 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     assert!(exit.code() == 125 && exit.stderr.contains("ended by `devproxy restore`"), "{exit:?}");
     gone(&shop, &laptop, &before).await?;
 
-    // Somebody deletes the stand-in by hand, or as restore does: that alone is told, not what follows from it.
+    // Somebody else deletes the stand-in by hand, restores, or takes it over: that alone is told, not what follows from it.
     let other = bed.laptop().await?;
     other.login(&shop).await?;
-    for by_hand in [true, false] {
+    let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
+    let restored =
+        format!("the session was ended by `devproxy restore` of {}@{host} [DP-SESSION-ENDED]", other.user());
+    for (words, told) in [
+        (None, "was deleted [DP-STAND-IN-LOST]"),
+        (Some("restore cart --force"), restored.as_str()),
+        (Some("swap cart --take-over -- shopd"), restored.as_str()),
+    ] {
         let mut swap = swapped(&laptop, &["shopd"]).await?;
-        if by_hand {
-            let label = "app.kubernetes.io/managed-by=devproxy";
-            shop.kubectl(["delete", "deployment", "-l", label]).await?;
-        } else {
-            other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+        let mut taking = None;
+        match words {
+            None => {
+                let label = "app.kubernetes.io/managed-by=devproxy";
+                shop.kubectl(["delete", "deployment", "-l", label]).await?;
+            }
+            Some(words) => taking = Some(other.devproxy(words.split(' '))?.spawn()?),
         }
         let exit = swap.wait(RESTORE).await?;
-        assert!(exit.code() == 125 && exit.stderr.contains("DP-STAND-IN-LOST"), "{exit:?}");
+        assert!(exit.code() == 125, "{exit:?}");
         let (_, after) = exit.stderr.split_once("handover").context("no handover")?;
-        let told = after.lines().nth(1).unwrap_or_default();
-        assert!(told.ends_with("was deleted [DP-STAND-IN-LOST]; ending the program"), "{exit:?}");
+        let line = after.lines().nth(1).unwrap_or_default();
+        assert!(line.ends_with(&format!("{told}; ending the program")), "{words:?}: {exit:?}");
+        if let Some(mut taking) = taking {
+            if words.is_some_and(|words| words.starts_with("swap")) {
+                taking.wait_for("✓ handover", RESTORE).await?;
+                taking.signal(Signal::SIGTERM)?;
+            }
+            taking.wait(RESTORE).await?.success()?;
+        }
         gone(&shop, &laptop, &before).await?;
     }
 
@@ -278,6 +294,28 @@ async fn a_restore_that_fails_is_told_beside_what_ended_the_session() -> Result<
     // Made anew.
     let binding = "RoleBinding developer-edit";
     before.without(binding).require_same(&shop.objects().await?.without(binding))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_at_the_end_is_waited_for_by_whoever_restores() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, before) = cart(&bed, "away").await?;
+    for (by_terminal, code) in [(false, 7), (true, 125)] {
+        let mut swap = swapped(&laptop, &["bash", "-c", STUBBORN]).await?;
+        laptop.relay().refuse();
+        laptop.relay().cut();
+        if by_terminal {
+            laptop.session_process()?.signal(Signal::SIGKILL);
+        } else {
+            swap.write("go\n")?;
+        }
+        swap.wait_for("trying again for an hour", RESTORE).await?;
+        laptop.relay().resume();
+        let exit = swap.wait(RESTORE).await?;
+        assert!(exit.code() == code && exit.stderr.contains("all of ours is gone"), "{exit:?}");
+        gone(&shop, &laptop, &before).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

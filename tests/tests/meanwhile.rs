@@ -73,6 +73,28 @@ async fn what_others_do_to_the_original_stays_and_is_told() -> Result<()> {
     assert_eq!((replicas().await?, remains(&shop).await?), (json!(2), json!([])));
     assert_eq!(shop.ask("http://cart:8080/env/COLOUR").await?, "blue");
 
+    // Rolled out: the template is theirs, the replicas come back.
+    let swap = swapped(&laptop, "cart").await?;
+    shop.kubectl(["set", "env", "deployment/cart", "COLOUR=red"]).await?;
+    shop.kubectl(["rollout", "restart", "deployment/cart"]).await?;
+    let exit = ended(swap).await?;
+    ensure!(exit.code() == 0 && exit.stderr.contains("cart 0 → 2 replicas, 2 ready"), "{exit:?}");
+    assert_eq!((replicas().await?, remains(&shop).await?), (json!(2), json!([])));
+    assert_eq!(shop.ask("http://cart:8080/env/COLOUR").await?, "red");
+
+    // Deleted and made anew: that one is not ours.
+    let mut swap = swapped(&laptop, "cart").await?;
+    // The session sees nothing of it before it is over.
+    laptop.relay().stall();
+    shop.kubectl(["delete", "deployment", "cart"]).await?;
+    shop.start(App::shop("cart").drain(1).replicas(2)).await?;
+    laptop.relay().resume();
+    let exit = swap.wait(RESTORE).await?;
+    let left = "cart was deleted and made anew meanwhile and stays as it is; all of ours is gone";
+    ensure!(exit.code() == 125 && exit.stderr.contains(left), "{exit:?}");
+    shop.ready("cart").await?;
+    assert_eq!(replicas().await?, json!(2));
+
     // Deleted: the stand-in and the Lease are its own and go with it.
     let mut swap = swapped(&laptop, "cart").await?;
     shop.kubectl(["delete", "deployment", "cart"]).await?;
@@ -108,6 +130,11 @@ async fn a_session_survives_a_cut_a_silence_and_the_loss_of_its_pod() -> Result<
     shop.kubectl(["delete", "pod", "--selector", "devproxy.dev/session"]).await?;
     swap.wait_for("connected again", SWAP).await.context("pod")?;
     mine(&shop).await.context("pod")?;
+    let status = laptop.devproxy(["status", "-o", "json"])?.output(SWAP).await?.success()?;
+    let status: Value = serde_json::from_str(&status.stdout)?;
+    let (here, agent) = (&status[0]["here"], &status[0]["cluster"]["agent"]);
+    ensure!(here["pod"].is_string() && here["pod"] == agent["pod"], "{status}");
+    ensure!(here["reconnects"] == json!(3) && here["round_trip"].is_number(), "{status}");
     let local = shop.ask("http://cart:8080/get/cart:8080/version").await.context("out and in again")?;
     assert_eq!(local, "mine\n");
 

@@ -200,7 +200,12 @@ async fn one_with_files_from_everywhere_and_no_token() -> Result<()> {
         {"serviceAccountToken": {"path": "token", "audience": "vault"}},
     ]);
     let app = cart()
-        .pod(json!({"automountServiceAccountToken": false}))
+        .pod(json!({"automountServiceAccountToken": false, "securityContext": {"runAsUser": 1000}}))
+        .volume(
+            "sealed",
+            "/etc/cart/sealed",
+            json!({"secret": {"secretName": "password", "defaultMode": 0o400}}),
+        )
         .volume("settings", "/etc/cart/settings", json!({"configMap": {"name": "settings"}}))
         .volume("password", "/etc/cart/secret/password", json!({"secret": {"secretName": "password"}}))
         .volume("missing", "/etc/cart/missing", json!({"configMap": {"name": "missing", "optional": true}}))
@@ -210,6 +215,8 @@ async fn one_with_files_from_everywhere_and_no_token() -> Result<()> {
     let mounts = &mut manifest["items"][0]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"];
     let mounts = mounts.as_array_mut().expect("the manifest has mounts");
     mounts.push(json!({"name": "settings", "mountPath": "/etc/cart/colour.conf", "subPath": "colour"}));
+    // One that its user may not read, which is no reason not to start.
+    mounts.push(json!({"name": "sealed", "mountPath": "/etc/cart/sealed.key", "subPath": "password"}));
     shop.apply(&manifest).await?;
     shop.ready("cart").await?;
     let asked = [
@@ -241,7 +248,9 @@ async fn one_with_files_from_everywhere_and_no_token() -> Result<()> {
     assert!(missing.lines().all(|line| line.contains(" ..")), "{missing}");
     let token = shop.ask("http://cart:8080/file/var/run/secrets/kubernetes.io/serviceaccount/token").await;
     assert!(token.is_err(), "a token that the pod does not have: {token:?}");
-    restored(&shop, swap, &before).await?;
+    let sealed = "`/etc/cart/sealed.key` is not here: the agent cannot read it: Permission denied";
+    let printed = restored(&shop, swap, &before).await?;
+    assert!(printed.contains(sealed), "{printed}");
     Ok(())
 }
 

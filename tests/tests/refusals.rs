@@ -75,6 +75,7 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     insta::assert_snapshot!(refused("swap cart -- ./").await?, @"
     exit code 126
     error: `./` is a folder [DP-PROGRAM-NOT-EXECUTABLE]
+    hint: name the program in it
     ");
 
     insta::assert_snapshot!(refused("swap cart shopd").await?, @"

@@ -1,6 +1,6 @@
 //! The main job: a Deployment of a real cluster is swapped for a local process by an ordinary user, and put back.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run};
@@ -96,6 +96,59 @@ async fn a_local_program_takes_a_deployments_place_and_gives_it_back() -> Result
     restored(&shop, &before).await?;
     machine.require_same(&laptop.snapshot()?)?;
     Ok(())
+}
+
+/// Files of `user` in `folder` and in the user's folders below that hold `secret`.
+fn files_with(secret: &str, user: u32, folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.metadata() {
+            Ok(metadata) if metadata.uid() != user => {}
+            Ok(metadata) if metadata.is_dir() => found.extend(files_with(secret, user, &path)),
+            Ok(metadata) if metadata.is_file() => {
+                let content = fs::read(&path).unwrap_or_default();
+                if content.windows(secret.len()).any(|part| part == secret.as_bytes()) {
+                    found.push(path.display().to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_never_on_the_laptops_disk_in_arguments_or_in_the_log() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "secrets").await?;
+    let before = shop.objects().await?;
+    let mut swap = laptop.devproxy(["-vv", "swap", "cart", "--", "shopd"])?.env("VERSION", "mine").spawn()?;
+    swap.wait_for("✓ handover", SWAP).await?;
+    shop.until_swapped("cart").await?;
+    let secret = "open sesame";
+    assert_eq!(shop.ask("http://cart:8080/file/etc/cart/password/password").await?, secret);
+    let keys = shop.get(["secrets", "--selector", "devproxy.dev/session"]).await?;
+    let key = keys["items"][0]["data"]["session"].as_str().context("no session key")?;
+
+    for secret in [secret, key] {
+        // The search finds what is there.
+        let probe = laptop.write_file("probe", 0o600, secret.as_bytes())?;
+        assert_eq!(files_with(secret, laptop.uid(), laptop.home()), [probe.display().to_string()]);
+        fs::remove_file(probe)?;
+        for folder in
+            [laptop.home(), laptop.runtime(), "/tmp".as_ref(), "/var/tmp".as_ref(), "/dev/shm".as_ref()]
+        {
+            assert_eq!(files_with(secret, laptop.uid(), folder), [""; 0]);
+        }
+        let told = laptop.processes().iter().any(|process| process.words().join(" ").contains(secret));
+        assert!(!told, "in the arguments of a process");
+    }
+    swap.signal(Signal::SIGTERM)?;
+    let exit = swap.wait(RESTORE).await?.success()?;
+    assert!(exit.stderr.contains("DEBUG") && exit.stderr.lines().count() > 20, "no log: {exit:?}");
+    assert!(![secret, key].iter().any(|secret| exit.stderr.contains(secret)), "in the log");
+    restored(&shop, &before).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

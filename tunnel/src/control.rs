@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Version of everything in this module. A difference ends the session with a hint to rebuild the agent image.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Longest message either side accepts, in bytes: a ConfigMap or Secret holds at most 1 MiB, a projected volume several.
 pub const MAX_MESSAGE: usize = 8 << 20;
@@ -104,7 +104,32 @@ pub struct Facts {
     pub gid: u32,
 }
 
-/// One root of a file flow, whole, at its first state and again after each change (the newest wins).
+/// Agent → laptop on a file flow: what stands at one root. Said of each root that was asked for, and again after each
+/// change; the newest wins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootState {
+    /// All of it.
+    Tree(FileTree),
+    /// It cannot be sent.
+    Unreadable {
+        /// The root as the laptop asked for it.
+        root: String,
+        /// Why, in the pod's own words.
+        cause: String,
+    },
+}
+
+impl RootState {
+    /// The root as the laptop asked for it.
+    pub fn root(&self) -> &str {
+        match self {
+            Self::Tree(tree) => &tree.root,
+            Self::Unreadable { root, .. } => root,
+        }
+    }
+}
+
+/// One root of a file flow, whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileTree {
     /// The root as the laptop asked for it.

@@ -40,7 +40,7 @@ pub enum Open {
     },
     /// Laptop → agent: the control flow, see [`crate::control`]. One a tunnel.
     Control,
-    /// Laptop → agent: file trees and their changes, see [`crate::control::FileTree`].
+    /// Laptop → agent: file trees and their changes, see [`crate::control::RootState`].
     Files {
         /// Absolute paths in the pod, each a mounted volume or a file of one (subPath).
         roots: Vec<String>,

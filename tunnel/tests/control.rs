@@ -4,7 +4,7 @@ use std::{io::Cursor, net::IpAddr, pin::Pin, task::Context, task::Poll};
 
 use devproxy_tunnel::control::{
     self, Facts, FileEntry, FileKind, FileTree, FromAgent, MAX_MESSAGE, MessageError, PodPort, Protocol,
-    SCHEMA, Scope, ToAgent,
+    RootState, SCHEMA, Scope, ToAgent,
 };
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -67,10 +67,10 @@ async fn a_length_over_the_limit_is_refused_before_its_bytes() {
 async fn a_large_file_passes() {
     let kind = FileKind::File(vec![9; 5 << 20]);
     let entry = FileEntry { path: String::new(), mode: 0o400, kind };
-    let tree = FileTree { root: "/data".into(), entries: vec![entry] };
+    let tree = RootState::Tree(FileTree { root: "/data".into(), entries: vec![entry] });
     let mut bytes = Vec::new();
     control::write(&mut bytes, &tree).await.unwrap();
-    assert_eq!(control::read::<FileTree>(&mut &bytes[..]).await.unwrap(), tree);
+    assert_eq!(control::read::<RootState>(&mut &bytes[..]).await.unwrap(), tree);
 }
 
 /// Delivers one byte a call.
@@ -109,7 +109,7 @@ proptest! {
             framed.extend_from_slice(&bytes);
             let _to_agent = control::read::<ToAgent>(&mut &framed[..]).await;
             let _from_agent = control::read::<FromAgent>(&mut &framed[..]).await;
-            let _tree = control::read::<FileTree>(&mut &framed[..]).await;
+            let _state = control::read::<RootState>(&mut &framed[..]).await;
             let _unframed = control::read::<ToAgent>(&mut &bytes[..]).await;
         });
     }

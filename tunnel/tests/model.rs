@@ -167,10 +167,15 @@ impl World {
             }
             Step::Advance { millis } => self.pair.advance(Duration::from_millis(millis)),
         }
+        let all_datagrams = self.flows.iter().filter(|flow| flow.datagrams).count();
+        let all_streams = self.flows.len() - all_datagrams;
         for end in &self.pair.ends {
             let flows = end.flow_count();
             assert!(flows <= 2 * self.limits.flows);
-            assert!(end.unsent_bytes() <= flows * self.limits.datagram_bytes);
+            let (streams, datagrams) = (flows.min(all_streams), flows.min(all_datagrams));
+            let crowded = self.limits.total_send_queue + streams * self.limits.crowded_send_queue;
+            let of_streams = crowded.min(streams * self.limits.send_queue);
+            assert!(end.unsent_bytes() <= of_streams + datagrams * self.limits.datagram_bytes);
             assert!(end.promised_bytes() <= self.limits.total_window + flows as u64 * 4096);
             assert!(end.ended().is_none());
         }

@@ -158,10 +158,45 @@ fn client(config: Config) -> Result<Client, kube::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
+pub(crate) mod tests {
+    use std::{convert::Infallible, fs, path::Path};
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    /// A connection to an API server that is a function of method, path with query, and body.
+    pub(crate) fn answered(
+        by: impl Fn(&str, &str, Value) -> (u16, Value) + Send + Sync + 'static,
+    ) -> Connection {
+        let by = Arc::new(by);
+        let server = tower::service_fn(move |request: http::Request<Body>| {
+            let by = Arc::clone(&by);
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let body = serde_json::from_slice(&body).unwrap_or_default();
+                let (status, answer) = by(head.method.as_str(), &head.uri.to_string(), body);
+                let answer = Body::from(answer.to_string().into_bytes());
+                Ok::<_, Infallible>(http::Response::builder().status(status).body(answer).unwrap())
+            }
+        });
+        Connection {
+            client: Client::new(server, "shop"),
+            namespace: "shop".into(),
+            context: String::new(),
+            cluster_url: String::new(),
+            user: "ann".into(),
+            namespaces: [].into(),
+            carriers: Arc::default(),
+        }
+    }
+
+    /// The API server's form of a failure.
+    pub(crate) fn refusal(status: u16, reason: &str) -> Value {
+        json!({"kind": "Status", "status": "Failure", "code": status, "reason": reason, "message": ""})
+    }
 
     fn kubeconfig(folder: &Path) -> PathBuf {
         let path = folder.join("config");

@@ -196,6 +196,12 @@ pub enum ClusterError {
         /// What was found instead.
         reason: String,
     },
+    /// Somebody else put it back.
+    #[error("the session was ended by `devproxy restore` of {by}")]
+    Ended {
+        /// User and machine.
+        by: String,
+    },
     /// Somebody deleted the stand-in.
     #[error("the stand-in `{stand_in}` was deleted")]
     StandInLost {
@@ -296,6 +302,7 @@ impl ClusterError {
             Self::Unsuitable { .. } => "DP-UNSUITABLE",
             Self::Held { life: Life::Alive, .. } => "DP-HELD",
             Self::Held { .. } => "DP-STALE",
+            Self::Ended { .. } => "DP-SESSION-ENDED",
             Self::NoSession { .. } => "DP-NO-SESSION",
             Self::NoNamespace { .. } => "DP-NO-NAMESPACE",
             Self::LeaseLost { .. } => "DP-LEASE-LOST",

@@ -105,39 +105,21 @@ fn event(record: &Record, original: &Original, reason: &str, suffix: &str, messa
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use kube::{Client, client::Body};
-
     use super::*;
-    use crate::record::tests::record;
+    use crate::{
+        api::tests::{answered, refusal},
+        record::tests::record,
+    };
 
     /// Method and body of the requests, answered by what the method asks for.
     async fn requests(of: Duration, status: fn(&str) -> u16) -> Vec<(String, Value)> {
         let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
         let log = Arc::clone(&seen);
-        let api = tower::service_fn(move |request: http::Request<Body>| {
-            let log = Arc::clone(&log);
-            async move {
-                let method = request.method().as_str().to_owned();
-                let body = request.into_body().collect_bytes().await.unwrap();
-                let status = status(&method);
-                log.lock().unwrap().push((method, serde_json::from_slice(&body).unwrap()));
-                let reason = if status == 409 { "AlreadyExists" } else { "Forbidden" };
-                let answer = json!({"kind": "Status", "status": "Failure", "code": status, "reason": reason, "message": ""});
-                let answer = http::Response::builder()
-                    .status(status)
-                    .body(Body::from(answer.to_string().into_bytes()));
-                Ok::<_, std::convert::Infallible>(answer.unwrap())
-            }
+        let connection = answered(move |method, _, body| {
+            log.lock().unwrap().push((method.to_owned(), body));
+            let status = status(method);
+            (status, refusal(status, if status == 409 { "AlreadyExists" } else { "Forbidden" }))
         });
-        let connection = Connection {
-            client: Client::new(api, "shop"),
-            namespace: "shop".into(),
-            context: String::new(),
-            cluster_url: String::new(),
-            user: "ann".into(),
-            namespaces: [].into(),
-            carriers: std::sync::Arc::default(),
-        };
         let _ = tokio::time::timeout(of, keep_swapped(connection, record())).await;
         let seen = seen.lock().unwrap();
         seen.clone()

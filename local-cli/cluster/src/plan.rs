@@ -259,6 +259,7 @@ impl Plan {
             phase: Phase::Prepared,
             holder: self.holder.clone(),
             since: crate::record::now(),
+            restored_by: None,
         }
     }
 }
@@ -399,4 +400,4 @@ fn container(deployment: &str, template: &Value, wanted: Option<&str>) -> Result
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,9 +18,9 @@ use crate::{
 /// Longest wait for the agent to run. A pod starts within seconds; an init container or a node that is being added
 /// takes minutes.
 pub(crate) const START_LIMIT: Duration = Duration::from_mins(3);
-/// How long a pod may be without a node: the scheduler tries again when something changes, and a preempted pod leaves
-/// within its grace period.
-const UNSCHEDULABLE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a pod may wait for what it lacks, such as a node: the scheduler tries again when something changes, and a
+/// preempted pod leaves within its grace period.
+const PENDING_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at the stand-in itself, whose controller tells why there is no pod.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -64,6 +64,8 @@ enum State {
     Starting,
     /// Waits for something that may come yet.
     Pending(String),
+    /// Waits for its image, which may come yet.
+    Pulling(String),
     Image(String),
     Ended(String),
     Processor(String),
@@ -137,6 +139,7 @@ pub(crate) async fn await_agent(
 ) -> Result<(), ClusterError> {
     let start = tokio::time::Instant::now();
     let mut said = String::new();
+    let mut pending_since = None;
     loop {
         let mut pending = None;
         let answer = pods.until(LOOK, |seen| {
@@ -147,7 +150,11 @@ pub(crate) async fn await_agent(
                 State::Running => Some(Ok(())),
                 State::Starting => None,
                 State::Pending(words) => {
-                    pending = Some(words);
+                    pending = Some(ClusterError::Schedule { words });
+                    None
+                }
+                State::Pulling(words) => {
+                    pending = Some(ClusterError::Image { words });
                     None
                 }
                 State::Image(words) => Some(Err(ClusterError::Image { words })),
@@ -158,19 +165,25 @@ pub(crate) async fn await_agent(
         if let Some(answer) = answer.await? {
             return answer;
         }
-        let waited = start.elapsed();
-        if let Some(words) = pending {
-            if !words.is_empty() && words != said {
-                note(words.clone());
-                said.clone_from(&words);
+        if let Some(ClusterError::Schedule { words } | ClusterError::Image { words }) = &pending
+            && !words.is_empty()
+            && *words != said
+        {
+            note(words.clone());
+            said.clone_from(words);
+        }
+        if let Some(error) = pending {
+            let since = *pending_since.get_or_insert_with(tokio::time::Instant::now);
+            if since.elapsed() > PENDING_LIMIT {
+                return Err(error);
             }
-            if waited > UNSCHEDULABLE_LIMIT {
+        } else {
+            pending_since = None;
+            if let Some(words) = controller_words(connection, stand_in).await? {
                 return Err(ClusterError::Schedule { words });
             }
-        } else if let Some(words) = controller_words(connection, stand_in).await? {
-            return Err(ClusterError::Schedule { words });
         }
-        if waited > START_LIMIT {
+        if start.elapsed() > START_LIMIT {
             return Err(ClusterError::late("the start of the agent", START_LIMIT, said));
         }
     }
@@ -269,8 +282,8 @@ fn state(pod: &Value, container: &str) -> State {
             "CreateContainerConfigError"
             | "CreateContainerError"
             | "RunContainerError"
-            | "CrashLoopBackOff"
-            | "ErrImagePull" => return State::Pending(words),
+            | "CrashLoopBackOff" => return State::Pending(words),
+            "ErrImagePull" => return State::Pulling(words),
             _ => {}
         }
     }
@@ -287,6 +300,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::tests::answered;
 
     fn pod(container_status: &Value) -> Value {
         json!({"metadata": {"name": "p"}, "status": {"phase": "Running", "containerStatuses": [container_status]}})
@@ -319,6 +333,37 @@ mod tests {
             state(&pod, "c"),
             State::Image("c: ImagePullBackOff: Back-off pulling image \"x\"".into())
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_pod_lacks_is_waited_for_from_when_it_says_so() {
+        let minute = Duration::from_mins(1);
+        let waiting =
+            |reason: &str| json!({"name": "c", "state": {"waiting": {"reason": reason, "message": "m"}}});
+        for (reason, code) in [("ErrImagePull", "DP-IMAGE"), ("CreateContainerConfigError", "DP-SCHEDULE")] {
+            // The registry was slow, for longer than the limit.
+            let begin = tokio::time::Instant::now();
+            let statuses = [waiting("ContainerCreating"), waiting(reason)];
+            let connection = answered(move |_, path, _| {
+                let item = pod(&statuses[usize::from(begin.elapsed() > minute)]);
+                let list = json!({"metadata": {"resourceVersion": "7"}, "items": [item]});
+                (
+                    200,
+                    if path.contains("watch=") {
+                        Value::Null
+                    } else if path.contains("/pods") {
+                        list
+                    } else {
+                        json!({})
+                    },
+                )
+            });
+            let mut pods = Follow::begin(&connection, Kind::Pod, String::new());
+            let placed = watch::Sender::new(None);
+            let error = await_agent(&connection, &mut pods, "s", "c", &placed, |_| {}).await.unwrap_err();
+            assert_eq!(error.code(), code);
+            assert!(begin.elapsed() > minute + PENDING_LIMIT, "{:?}", begin.elapsed());
+        }
     }
 
     #[test]

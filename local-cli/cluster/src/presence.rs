@@ -1,4 +1,4 @@
-//! Whether the stand-in is still there: who deletes it by hand means the restore.
+//! Whether the stand-in is still there: who deletes it, by `devproxy restore` or by hand, means the restore.
 
 use std::time::Duration;
 
@@ -6,22 +6,31 @@ use tokio::time::sleep;
 
 use crate::{
     ClusterError, Connection,
+    record::{Holder, Record},
     resource::{Kind, Objects},
     slices::is_leaving,
 };
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(5);
+/// Between two looks. A restore deletes the Lease last, 6 s after the stand-in or later: it still tells who does it.
+const LOOK: Duration = Duration::from_secs(3);
 
-/// Resolves when the Deployment of this name, which was there, is deleted. Its name carries the session, so another one
-/// is never meant. An API server that does not answer is no loss. Cancel-safe.
-pub async fn stand_in_lost(connection: &Connection, stand_in: &str) -> ClusterError {
+/// Resolves when the stand-in, which was there, is deleted. Its name carries the session, so another one is never
+/// meant. An API server that does not answer is no loss. Cancel-safe.
+pub async fn stand_in_lost(connection: &Connection, stand_in: &str, lease: &str) -> ClusterError {
     loop {
         sleep(LOOK).await;
         if stand_in_is_gone(connection, stand_in).await {
-            return ClusterError::StandInLost { stand_in: stand_in.to_owned() };
+            return match restored_by(connection, stand_in, lease).await {
+                Some(by) => ClusterError::Ended { by: format!("{}@{}", by.user, by.host) },
+                None => ClusterError::StandInLost { stand_in: stand_in.to_owned() },
+            };
         }
     }
+}
+
+async fn restored_by(connection: &Connection, stand_in: &str, lease: &str) -> Option<Holder> {
+    let lease = Objects::new(connection, Kind::Lease).find(lease).await.ok()??;
+    Record::of_lease(&lease).ok().filter(|record| record.stand_in == stand_in)?.restored_by
 }
 
 /// One look, for certain.

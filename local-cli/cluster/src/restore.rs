@@ -99,7 +99,7 @@ pub async fn restore(
     hook: Option<&mut dyn SpliceHook>,
 ) -> Result<Outcome, ClusterError> {
     let connection = connection.in_namespace(&record.namespace);
-    let record = begin(&connection, record).await?;
+    let record = begin(&connection, record, by).await?;
     let restore = Restore { connection: &connection, record: &record, by, progress };
     let mut problems = Vec::new();
     let (original, ready);
@@ -131,7 +131,7 @@ pub async fn restore(
 }
 
 /// The record as the Lease has it: it may be newer than the caller's.
-async fn begin(connection: &Connection, record: &Record) -> Result<Record, ClusterError> {
+async fn begin(connection: &Connection, record: &Record, by: &Holder) -> Result<Record, ClusterError> {
     let mut record = record.clone();
     let Some(lease) = Objects::new(connection, Kind::Lease).find(&record.lease).await? else {
         return Ok(record);
@@ -147,7 +147,8 @@ async fn begin(connection: &Connection, record: &Record) -> Result<Record, Clust
     if !matches!(record.phase, Phase::Restoring | Phase::Prepared) {
         let uid = text(&lease, "/metadata/uid");
         // What is done depends on how far the session came.
-        match lease::note_phase(connection, uid, &mut record.clone(), Phase::Restoring).await {
+        let mut noted = Record { restored_by: Some(by.clone()), ..record.clone() };
+        match lease::note_phase(connection, uid, &mut noted, Phase::Restoring).await {
             // Deleted in this moment: nothing that a restore needs.
             Ok(()) | Err(ClusterError::LeaseLost { .. }) => {}
             Err(error) => return Err(error),

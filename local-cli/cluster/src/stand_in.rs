@@ -105,7 +105,7 @@ pub(crate) fn occupy(agent: &Agent<'_>, template: &mut Value) {
     {
         containers.retain(is_sidecar);
     }
-    allow_low_ports_and_ping(spec);
+    allow_low_ports(spec);
     let pod_has_resources = spec.get("resources").is_some();
     let volumes = add_volumes(agent, spec);
     let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
@@ -200,24 +200,17 @@ fn occupy_container(agent: &Agent<'_>, container: &mut Value, volumes: &Volumes)
     append(container, "volumeMounts", mounts);
 }
 
-/// The local program's ports below 1024 are opened by the agent as any user, and it answers pings. Both sysctls are
-/// "safe" and allowed under Pod Security `restricted`; with the node's network validation refuses them.
-fn allow_low_ports_and_ping(spec: &mut Value) {
+/// The local program's ports below 1024 are opened by the agent as any user. The sysctl is "safe" and allowed under Pod
+/// Security `restricted`; with the node's network validation refuses it.
+fn allow_low_ports(spec: &mut Value) {
+    const LOWEST: &str = "net.ipv4.ip_unprivileged_port_start";
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         return;
     }
-    // In a user namespace of the kubelet's 65,536 ids a larger group id is invalid.
-    let groups = if spec.get("hostUsers") == Some(&Value::Bool(false)) { "0 65535" } else { "0 2147483647" };
     let security = object(spec, "securityContext");
-    let set: Vec<String> =
-        list(security, "/sysctls").iter().map(|sysctl| text(sysctl, "/name").to_owned()).collect();
-    let wanted = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", groups)];
-    let missing = wanted
-        .into_iter()
-        .filter(|(name, _)| !set.iter().any(|set| set == name))
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
-    append(security, "sysctls", missing);
+    if !list(security, "/sysctls").iter().any(|sysctl| text(sysctl, "/name") == LOWEST) {
+        append(security, "sysctls", vec![json!({"name": LOWEST, "value": "0"})]);
+    }
 }
 
 /// A quota may demand requests and limits, and a leak of ours must not eat the node. Only where the container says

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::sleep,
 };
 
 pub use self::payload::{AgentFiles, Agents};
@@ -49,6 +50,10 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const SLICES_LIMIT: Duration = Duration::from_mins(1);
 /// From a change of the EndpointSlices until every node's kube-proxy follows. Measured: 0.5–1 s on one node.
 pub(crate) const SETTLE: Duration = Duration::from_secs(2);
+/// Pause before a step of the handover is tried again,
+const PAUSE: Duration = Duration::from_secs(3);
+/// and for how long after an answer of the API server that tells its own trouble.
+const TROUBLE_LIMIT: Duration = Duration::from_mins(1);
 /// Status updates of a controller change the resourceVersion too: so often we look again.
 pub(crate) const CONFLICTS: usize = 10;
 
@@ -173,14 +178,33 @@ impl Swap {
         Ok(answer.await)
     }
 
-    /// The steps after the agent. The agent's readiness must have been opened: this waits for it. On an error, call
-    /// [`Swap::undo`].
+    /// The steps after the agent. The agent's readiness must have been opened: this waits for it. An API server that is
+    /// away is waited for, as the tunnel waits: the program runs already. On another error, call [`Swap::undo`].
     pub async fn handover(&mut self) -> Result<(), ClusterError> {
         let steps = self.plan.steps.clone();
-        for step in steps.iter().skip_while(|step| !matches!(step, Step::AwaitAgent { .. })).skip(1) {
-            self.apply(step).await?;
+        let steps = steps.iter().skip_while(|step| !matches!(step, Step::AwaitAgent { .. })).skip(1);
+        for step in steps.map(Some).chain([None]) {
+            let mut failing: Option<tokio::time::Instant> = None;
+            loop {
+                let done = match step {
+                    Some(step) => self.apply(step).await,
+                    None => self.note_phase(Phase::Swapped).await,
+                };
+                let Err(error) = done else { break };
+                let long = failing.is_some_and(|since| since.elapsed() > TROUBLE_LIMIT);
+                let away = matches!(error, ClusterError::Unreachable { .. });
+                if !error.is_transient() || (long && !away) {
+                    return Err(error);
+                }
+                tracing::info!(%error, "handover");
+                if failing.is_none() {
+                    failing = Some(tokio::time::Instant::now());
+                    self.tell(Progress::Note(format!("{error}; trying again")));
+                }
+                sleep(PAUSE).await;
+            }
         }
-        self.note_phase(Phase::Swapped).await
+        Ok(())
     }
 
     /// Undoes everything, in the order of [`restore`](crate::restore()), from the record. Idempotent.
@@ -362,3 +386,6 @@ async fn create(connection: Connection, kind: Kind, object: Value) -> Result<Val
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,6 +92,17 @@ fn single(mut found: Vec<(String, String, String)>) -> Result<Option<Wanted>, Fa
     Ok(found.pop().map(|(id, namespace, _)| Wanted { namespace, name: id }))
 }
 
+/// `swap --take-over`: ends the session that holds `target`, whoever has it.
+pub(super) async fn take(
+    connection: &Connection,
+    target: &str,
+    session: String,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let namespace = Target::parse(target)?.namespace.unwrap_or_else(|| connection.namespace.clone());
+    one(connection, &Wanted { namespace, name: session }, true, progress).await
+}
+
 /// A session by id, Deployment or namespace/Deployment.
 async fn one(
     connection: &Connection,

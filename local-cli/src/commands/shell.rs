@@ -26,7 +26,7 @@ pub(super) async fn run(global: &Global, shell: Shell, signals: &mut Signals) ->
     let progress = super::progress(global);
     let since = Instant::now();
     progress.begun("plan");
-    let planning = async |connection: &_| shell_plan(connection, &settings).await;
+    let planning = async |connection: &_| Ok(shell_plan(connection, &settings).await?);
     let (session, plan) = super::planned(global, signals, planning).await?;
     progress.done("plan", &format!("1 pod in {}, nobody's place is taken", plan.namespace), since.elapsed());
     for warning in &plan.warnings {

@@ -11,7 +11,7 @@ use devproxy_cluster::{
     ClusterError, Connection, Drain, FileKind, Handover, HandoverMode, Plan, Protocol, SwapSettings, plan,
 };
 
-use super::exec::living;
+use super::{exec::living, restore};
 use crate::{
     Failure,
     cli::{self, Global, Output, SessionFlags, Swap},
@@ -47,7 +47,7 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
     let program = if swap.dry_run { None } else { Some(program(&swap.session)?) };
 
     let progress = super::progress(global);
-    let since = Instant::now();
+    let mut since = Instant::now();
     progress.begun("plan");
     let Some(program) = program else {
         let planning = async { Ok(planned(&super::connect(global).await?, &settings).await?) };
@@ -56,7 +56,16 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
         return dry_run(&plan, swap.output);
     };
     let (session, plan) =
-        super::planned(global, signals, async |connection| planned(connection, &settings).await).await?;
+        super::planned(global, signals, async |connection| match planned(connection, &settings).await {
+            Err(ClusterError::Held { session, .. }) if swap.take_over => {
+                Box::pin(restore::take(connection, &swap.target, session, &progress)).await?;
+                progress.begun("plan");
+                since = Instant::now();
+                Ok(planned(connection, &settings).await?)
+            }
+            plan => Ok(plan?),
+        })
+        .await?;
     progress.done("plan", &summary(&plan), since.elapsed());
     for warning in &plan.warnings {
         progress.warning(&warning.text);

@@ -3,14 +3,19 @@
 //! [`Connected::dial`] makes one; [`run`] keeps one alive for as long as the session lives. What the agent shall do
 //! (ports, readiness, splice targets) is *state* here, said again to whatever agent answers next.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use devproxy_capture::Capture;
 use devproxy_cluster::{AgentPod, Connection, Placed, Purpose, find_agent, portforward, stand_in_is_gone};
 use devproxy_namespaces::Namespaces;
 use devproxy_tunnel::{
     Carrier, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId,
-    control::{self, Facts, FileTree, FromAgent, PodPort, SCHEMA, ToAgent},
+    control::{self, Facts, FromAgent, PodPort, RootState, SCHEMA, ToAgent},
 };
 use tokio::{
     io::{ReadHalf, WriteHalf},
@@ -19,7 +24,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{Failure, failure::chain, session::outlet::Outlet};
+use crate::{
+    Failure,
+    failure::chain,
+    session::{protocol::Status, shared::Shared},
+};
 
 /// How long a fresh agent has until its first answer, from its container's start.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
@@ -61,12 +70,14 @@ pub struct Address {
 
 /// A tunnel whose agent has said its facts.
 pub struct Connected {
+    /// Name of the agent's pod.
+    pub pod: String,
     /// The tunnel.
     pub tunnel: Tunnel,
     /// What the agent knows.
     pub facts: Facts,
     /// The first state of the pod's files.
-    pub trees: Vec<FileTree>,
+    pub volumes: Vec<RootState>,
     /// To the agent and back.
     pub round_trip: Duration,
     /// When the carrier was there.
@@ -153,12 +164,36 @@ impl Connected {
             return Err(tunnel_failure(format!("the agent speaks version {}, not {SCHEMA}", facts.schema))
                 .hint("build the agent image from the same version as this devproxy"));
         }
-        let mut trees = Vec::new();
-        while trees.len() < roots.len() {
-            trees.push(control::read(&mut files).await.map_err(|e| tunnel_failure(chain(&e)))?);
+        let mut states: BTreeMap<&str, Option<RootState>> =
+            roots.iter().map(|root| (root.as_str(), None)).collect();
+        while states.values().any(Option::is_none) {
+            let state: RootState = control::read(&mut files).await.map_err(|e| tunnel_failure(chain(&e)))?;
+            if let Some(known) = states.get_mut(state.root()) {
+                *known = Some(state);
+            }
         }
+        let volumes = states.into_values().flatten().collect();
         driver.spawn(bulk_lane(address.clone(), pod.to_owned(), id, tunnel.clone()));
-        Ok(Self { tunnel, facts, trees, round_trip, carried, incoming, from_agent, to_agent, files, driver })
+        let pod = pod.to_owned();
+        Ok(Self {
+            pod,
+            tunnel,
+            facts,
+            volumes,
+            round_trip,
+            carried,
+            incoming,
+            from_agent,
+            to_agent,
+            files,
+            driver,
+        })
+    }
+
+    /// What `devproxy status` says of it.
+    pub fn tell(&self, status: &mut Status) {
+        status.pod = Some(self.pod.clone());
+        status.round_trip = Some(self.round_trip.as_secs_f64() * 1000.0);
     }
 }
 
@@ -215,7 +250,6 @@ type Command = (ToAgent, oneshot::Sender<FromAgent>);
 #[derive(Debug, Clone)]
 pub struct AgentHandle {
     commands: mpsc::Sender<Command>,
-    reconnects: watch::Receiver<u32>,
 }
 
 impl AgentHandle {
@@ -248,11 +282,6 @@ impl AgentHandle {
         self.commands.is_closed()
     }
 
-    /// Times the tunnel was made again.
-    pub fn reconnects(&self) -> u32 {
-        *self.reconnects.borrow()
-    }
-
     async fn command(&self, command: ToAgent) -> Result<FromAgent, Failure> {
         let (answer, answered) = oneshot::channel();
         let wait = async {
@@ -278,8 +307,8 @@ pub struct Context {
     pub namespaces: Arc<Namespaces>,
     /// File roots in the pod.
     pub roots: Vec<String>,
-    /// Notices to the user.
-    pub outlet: Outlet,
+    /// Status, and notices to the user.
+    pub shared: Shared,
 }
 
 impl Context {
@@ -287,6 +316,16 @@ impl Context {
     async fn is_over(&self) -> bool {
         let look = stand_in_is_gone(&self.address.connection, &self.address.stand_in);
         timeout(GLANCE, look).await.unwrap_or(false)
+    }
+
+    /// Brings a root of the shell to a new state; else its path, and why it stays as it was.
+    async fn refresh(&self, state: RootState) -> Result<(), (String, String)> {
+        match state {
+            RootState::Tree(tree) => {
+                self.namespaces.refresh(&tree).await.map_err(|error| (tree.root, chain(&error)))
+            }
+            RootState::Unreadable { root, cause } => Err((root, cause)),
+        }
     }
 }
 
@@ -296,16 +335,10 @@ pub fn keep(
     connected: Connected,
 ) -> (AgentHandle, impl Future<Output = ()> + Send + 'static) {
     let (commands, queue) = mpsc::channel(16);
-    let (count, reconnects) = watch::channel(0);
-    (AgentHandle { commands, reconnects }, run(context, connected, queue, count))
+    (AgentHandle { commands }, run(context, connected, queue))
 }
 
-async fn run(
-    context: Context,
-    mut connected: Connected,
-    mut commands: mpsc::Receiver<Command>,
-    reconnects: watch::Sender<u32>,
-) {
+async fn run(context: Context, mut connected: Connected, mut commands: mpsc::Receiver<Command>) {
     let mut desired = Desired::default();
     loop {
         serve(&context, connected, &mut commands, &mut desired).await;
@@ -314,17 +347,20 @@ async fn run(
         }
         let ending = desired.is_ending() || context.is_over().await;
         if !ending {
-            context.outlet.notice("the connection to the cluster is lost; connecting again").await;
+            context.shared.outlet.notice("the connection to the cluster is lost; connecting again").await;
         }
         let lost = Instant::now();
         connected = again(&context, &desired).await;
         desired.spliced = desired.is_ending();
-        reconnects.send_modify(|count| *count += 1);
+        context.shared.update(|status| {
+            status.reconnects += 1;
+            connected.tell(status);
+        });
         context.capture.set_tunnel(connected.tunnel.clone());
         let seconds = lost.elapsed().as_secs_f64();
         if !ending {
             let text = format!("connected again after {seconds:.1} s; open connections were reset");
-            context.outlet.notice(&text).await;
+            context.shared.outlet.notice(&text).await;
         }
     }
 }
@@ -340,7 +376,7 @@ async fn serve(
     // Readers are not cancel-safe, so each has a task; they end with this function.
     let mut readers = JoinSet::new();
     let mut answers = forward(&mut readers, from_agent);
-    let mut trees = forward(&mut readers, files);
+    let mut states = forward(&mut readers, files);
     let mut waiting: Option<oneshot::Sender<FromAgent>> = None;
     loop {
         tokio::select! {
@@ -350,7 +386,7 @@ async fn serve(
             },
             answer = answers.recv() => match answer {
                 Some(FromAgent::Terminating) => if !desired.is_ending() && !context.is_over().await {
-                    context.outlet.notice("the agent's pod is being deleted; waiting for its successor").await;
+                    context.shared.outlet.notice("the agent's pod is being deleted; waiting for its successor").await;
                 }
                 Some(answer) => if let Some(waiting) = waiting.take() {
                     desired.spliced = desired.is_ending();
@@ -359,8 +395,8 @@ async fn serve(
                 None => return,
             },
             // The file flow may end before the tunnel does.
-            Some(tree) = trees.recv() => if let Err(error) = context.namespaces.refresh(&tree).await {
-                context.outlet.notice(&format!("`{}` changed in the pod but not here: {}", tree.root, chain(&error))).await;
+            Some(state) = states.recv() => if let Err((root, cause)) = context.refresh(state).await {
+                context.shared.outlet.notice(&format!("`{root}` changed in the pod but not here: {cause}")).await;
             },
             // One command at a time: its answer is the next message.
             command = commands.recv(), if waiting.is_none() => match command {
@@ -440,10 +476,10 @@ async fn attempt(context: &Context, desired: &Desired) -> Result<Connected, Fail
     .map_err(|_| tunnel_failure("the API server does not answer"))??
     .ok_or_else(|| tunnel_failure(format!("no pod of `{}` runs", address.stand_in)))?;
     let mut connected = Connected::dial(address, &pod.name, &context.roots, ATTEMPT).await?;
-    for tree in &connected.trees {
+    for state in std::mem::take(&mut connected.volumes) {
         // A new pod has a new token; the old one died with the old pod.
-        if let Err(error) = context.namespaces.refresh(tree).await {
-            tracing::warn!(root = tree.root, error = chain(&error), "file not refreshed");
+        if let Err((root, cause)) = context.refresh(state).await {
+            tracing::warn!(root, cause, "file not refreshed");
         }
     }
     // An agent that does not take this over is left for the next attempt: its late answers would be taken for those

@@ -8,7 +8,7 @@ mod awaited;
 mod ending;
 mod shell;
 
-pub(crate) use self::ending::describe;
+pub(crate) use self::ending::{Patience, describe};
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ pub async fn session(start: Start, mut ahead: Ahead, shared: &Shared) {
         result = async {
             let live = live.insert(establish(&start, &connection, &mut swap, shared).await?);
             tokio::select! {
-                lost = stand_in_lost(&connection, &start.plan.stand_in_name) => Err(lost.into()),
+                lost = stand_in_lost(&connection, &start.plan.stand_in_name, &start.plan.lease) => Err(lost.into()),
                 result = serve(&start, live, &mut swap, shared) => result,
             }
         } => result,
@@ -109,7 +109,7 @@ async fn establish(
     };
     let text = format!("{} running on {} ({image})", pod.name, pod.node);
     shared.outlet.took("agent", text, connected.carried.into_std() - since).await;
-    shared.update(|status| status.pod = Some(pod.name.clone()));
+    shared.update(|status| connected.tell(status));
     let text = format!("{:.0} ms to the agent and back", connected.round_trip.as_secs_f64() * 1000.0);
     shared.outlet.took("tunnel", text, connected.carried.elapsed()).await;
 

@@ -108,11 +108,11 @@ pub struct Status {
     pub silence: Option<Silence>,
     /// Process id of the user's program.
     pub program: Option<i32>,
-    /// Smoothed round trip of the tunnel, milliseconds.
+    /// To the agent and back when the tunnel was made, milliseconds.
     pub round_trip: Option<f64>,
     /// Times the tunnel was made again.
     pub reconnects: u32,
-    /// Open ports in the pod and on the laptop, as text.
+    /// Ports that the agent shall have open, below `pod`, as text.
     pub ports: BTreeMap<String, Vec<String>>,
 }
 

@@ -89,7 +89,7 @@ fn every_setting_is_a_flag() {
 
 #[test]
 fn every_flag_is_a_setting_or_belongs_to_one_command_line_only() {
-    let once = ["output", "dry-run", "all", "stale", "force", "help", "version"];
+    let once = ["output", "dry-run", "take-over", "all", "stale", "force", "help", "version"];
     let command = Cli::command();
     let below = command.get_subcommands().flat_map(Command::get_arguments);
     for long in command.get_arguments().chain(below).filter_map(Arg::get_long) {

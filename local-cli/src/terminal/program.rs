@@ -116,6 +116,7 @@ fn lookup(name: &OsStr) -> Result<PathBuf, Failure> {
                 .exit(EXIT_NOT_FOUND)),
             Ok(found) if found.is_dir() => {
                 Err(Failure::new("DP-PROGRAM-NOT-EXECUTABLE", format!("`{shown}` is a folder"))
+                    .hint("name the program in it")
                     .exit(EXIT_NOT_EXECUTABLE))
             }
             Ok(_) if executable(&path) => Ok(path),

@@ -2,7 +2,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use devproxy_tunnel::{
     Open,
-    control::{self, FileKind, FileTree, FromAgent, Protocol, SCHEMA, ToAgent},
+    control::{self, FileKind, FileTree, FromAgent, Protocol, RootState, SCHEMA, ToAgent},
 };
 use tokio::net::{TcpListener, TcpStream};
 
@@ -61,6 +61,31 @@ async fn sigterm_is_told_once_and_orders_are_still_obeyed() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_sent_is_told_with_its_cause() {
+    let agent = Agent::start().await;
+    let laptop = agent.laptop(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let present = folder.path().to_str().unwrap();
+    let mut roots = vec!["/no/such/volume".to_owned()];
+    // One more than are served.
+    roots.resize(257, present.to_owned());
+    let mut flow = laptop.open(Open::Files { roots: roots.clone() }).await.unwrap();
+    let (mut sent, mut unreadable) = (0, Vec::new());
+    for _ in roots {
+        match soon(control::read(&mut flow)).await.unwrap() {
+            RootState::Tree(_) => sent += 1,
+            RootState::Unreadable { root, cause } => unreadable.push((root, cause)),
+        }
+    }
+    unreadable.sort();
+    let missing = ("/no/such/volume".to_owned(), "No such file or directory (os error 2)".to_owned());
+    let many = (present.to_owned(), "there are more than 256 mounts".to_owned());
+    let mut expected = [missing, many];
+    expected.sort();
+    assert_eq!((sent, unreadable), (255, Vec::from(expected)));
+}
+
+#[tokio::test]
 async fn a_volume_is_sent_again_after_its_flip() {
     let agent = Agent::start().await;
     let laptop = agent.laptop(1).await;
@@ -79,11 +104,16 @@ async fn a_volume_is_sent_again_after_its_flip() {
         let link = tree.entries.iter().find(|entry| entry.path == "..data");
         link.map(|entry| entry.kind.clone())
     };
-    let first: FileTree = soon(control::read(&mut flow)).await.unwrap();
+    let mut tree = async || loop {
+        if let RootState::Tree(tree) = soon(control::read(&mut flow)).await.unwrap() {
+            return tree;
+        }
+    };
+    let first = tree().await;
     assert_eq!(first.root, root);
     assert_eq!(data(&first), Some(FileKind::Symlink("..one".into())));
     publish("..two");
-    let second: FileTree = soon(control::read(&mut flow)).await.unwrap();
+    let second = tree().await;
     assert_eq!(data(&second), Some(FileKind::Symlink("..two".into())));
     let content = FileKind::File(b"..two".to_vec());
     assert!(second.entries.iter().any(|entry| entry.path == "..two/key" && entry.kind == content));

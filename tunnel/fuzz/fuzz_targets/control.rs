@@ -6,7 +6,7 @@ use std::{fmt::Debug, task::Poll};
 
 use devproxy_tunnel::{
     Open,
-    control::{self, FileTree, FromAgent, ToAgent},
+    control::{self, FromAgent, RootState, ToAgent},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     match kind % 4 {
         0 => round_trip::<ToAgent>(bytes),
         1 => round_trip::<FromAgent>(bytes),
-        2 => round_trip::<FileTree>(bytes),
+        2 => round_trip::<RootState>(bytes),
         _ => {
             if let Ok(open) = postcard::from_bytes::<Open>(bytes) {
                 let again = postcard::to_stdvec(&open).expect("it can be encoded");

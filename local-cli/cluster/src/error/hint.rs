@@ -37,7 +37,7 @@ impl ClusterError {
                 short_name(user),
                 subject(user),
             ),
-            Self::Refused { .. } => "the words are those of the cluster's policy; nothing was changed".into(),
+            Self::Refused { .. } => "the words are those of the cluster's policy".into(),
             Self::Target { .. } => "give [NAMESPACE/]NAME or deployment/NAME".into(),
             Self::Kind { kind, .. } if kind == "Service" => {
                 "name the Deployment behind the Service: `kubectl get deployments`".into()
@@ -45,7 +45,7 @@ impl ClusterError {
             Self::Kind { kind, .. } if kind == "Pod" || kind == "ReplicaSet" => {
                 "name the Deployment that owns it: `kubectl get deployments`".into()
             }
-            Self::Kind { .. } => {
+            Self::Kind { .. } | Self::Unsuitable { .. } => {
                 "`devproxy shell` gives the cluster's network without taking its place".into()
             }
             Self::NotFound { nearest, .. }
@@ -74,14 +74,13 @@ impl ClusterError {
                 "it is your own, on this laptop: `devproxy exec {deployment}` joins it, `devproxy restore {deployment}` ends it"
             ),
             Self::Held { deployment, .. } => {
-                format!("ask them to end it; `devproxy restore {deployment} --force` takes it from them")
+                format!("ask them to end it; `devproxy swap {deployment} --take-over` takes it from them")
             }
             Self::NoSession { .. } => "`devproxy status --all` lists the sessions".into(),
             Self::NoNamespace { .. } => "-n NAMESPACE or --context NAME selects another".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
             Self::StandInLost { .. } => {
-                "somebody deleted it, or restored with --force: `kubectl get events` tells who; the original is put back"
-                    .into()
+                "somebody deleted it; the original is put back".into()
             }
             Self::Record { .. } => "use a devproxy at least as new as the one that made it".into(),
             Self::Schedule { .. } => {
@@ -96,7 +95,7 @@ impl ClusterError {
             Self::NoImage { .. } => "name one with --like DEPLOYMENT or --agent-image IMAGE".into(),
             Self::TooLarge { .. } => "use --agent-image IMAGE".into(),
             Self::Api { .. } | Self::Late { .. } => "with -v the log tells what led to it".into(),
-            Self::Unsuitable { .. } | Self::Local { .. } => return None,
+            Self::Ended { .. } | Self::Local { .. } => return None,
         })
     }
 }

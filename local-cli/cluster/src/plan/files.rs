@@ -35,7 +35,7 @@ pub struct FileRoot {
     pub name: String,
 }
 
-/// A mount that the kubelet does not fill: appears under `$DEVPROXY_ROOT`.
+/// A mount that the kubelet does not fill: it is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WritableVolume {
     /// Absolute path in the container.

@@ -158,8 +158,10 @@ fn no_room_for_both(found: &Found, template: &Value, spec: &Value) -> Option<Str
         .map(|(quota, resource)| format!("quota {quota} has no room for one more pod ({resource})"))
 }
 
-/// The first quota, and its resource, into which one more pod of this template does not fit.
+/// The first quota, and its resource, into which one more pod of this template does not fit. What a `LimitRange` and
+/// other admission fill in stands in a pod, not in its template.
 fn full_quota(found: &Found, spec: &Value) -> Option<(String, String)> {
+    let spec = found.pods.iter().find_map(|pod| pod.get("spec")).unwrap_or(spec);
     let need = |resource: &str| -> i128 {
         if resource == "pods" || resource == "count/pods" {
             return 1_000;

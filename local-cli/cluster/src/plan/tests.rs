@@ -40,6 +40,13 @@ fn service(name: &str, ports: &Value) -> Value {
     json!({"metadata": {"name": name}, "spec": {"selector": {"app": "cart"}, "ports": ports}})
 }
 
+/// A plan for a Deployment of three pods behind a Service.
+pub(crate) fn plan(drain: Drain) -> Plan {
+    let mut found = found(&plain());
+    found.services = vec![service("cart", &json!([{"port": 80, "targetPort": 8080}]))];
+    planned(&found, &SwapSettings { drain, ..settings() })
+}
+
 fn planned(found: &Found, settings: &SwapSettings) -> Plan {
     assemble("shop", "k7f2abcdef".into(), settings, found).unwrap()
 }
@@ -235,6 +242,19 @@ fn the_handover_follows_what_is_found() {
     let quota = |hard: &str| json!({"metadata": {"name": "q"}, "status": {"hard": {"pods": hard}, "used": {"pods": "3"}}});
     assert_eq!(handover(&plain(), &|found| found.quotas = vec![quota("3")]), Handover::OriginalFirst);
     assert_eq!(handover(&plain(), &|found| found.quotas = vec![quota("4")]), Handover::OnListen);
+
+    // What a LimitRange fills in stands in the pods alone.
+    let quota = json!({"metadata": {"name": "q"}, "status": {"hard": {"limits.cpu": "2"}, "used": {"limits.cpu": "1500m"}}});
+    for (limit, expected) in [("600m", Handover::OriginalFirst), ("500m", Handover::OnListen)] {
+        let full = |found: &mut Found| {
+            found.quotas = vec![quota.clone()];
+            for pod in &mut found.pods {
+                pod["spec"] =
+                    json!({"containers": [{"name": "app", "resources": {"limits": {"cpu": limit}}}]});
+            }
+        };
+        assert_eq!(handover(&plain(), &full), expected);
+    }
 }
 
 #[test]

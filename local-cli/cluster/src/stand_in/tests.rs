@@ -59,7 +59,6 @@ fn the_whole_stand_in_of_a_plain_deployment() {
                     "terminationGracePeriodSeconds": 30,
                     "securityContext": {"sysctls": [
                         {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"},
-                        {"name": "net.ipv4.ping_group_range", "value": "0 2147483647"},
                     ]},
                     "containers": [{
                         "name": "app",

@@ -60,7 +60,9 @@ impl Swap {
             }
             let managed = list(&current, "/metadata/managedFields");
             let replicas = number(&current, "/spec/replicas").unwrap_or(1);
+            // By a request whose answer was lost.
             if replicas == 0 && ownership::ours(managed) {
+                self.tell_teammates();
                 return Ok(());
             }
             if replicas != planned.replicas {
@@ -74,7 +76,7 @@ impl Swap {
             let patch = json!({"spec": {"replicas": 0}});
             match self.merge(Kind::Deployment, &planned.name, version, patch).await {
                 Ok(_) => {
-                    self.heart.spawn(event::keep_swapped(self.connection.clone(), self.record.clone()));
+                    self.tell_teammates();
                     return Ok(());
                 }
                 Err(error) if error.is_conflict() => {}
@@ -82,6 +84,10 @@ impl Swap {
             }
         }
         Err(changed("it changes faster than it can be scaled".into()))
+    }
+
+    fn tell_teammates(&mut self) {
+        self.heart.spawn(event::keep_swapped(self.connection.clone(), self.record.clone()));
     }
 
     pub(super) async fn await_original_gone(&self) -> Result<(), ClusterError> {

@@ -12,16 +12,33 @@ use crate::{
     Failure,
     commands::{holder, open},
     environment,
-    session::{live::describe, process::Start},
+    session::{
+        live::{Patience, describe},
+        process::Start,
+    },
     ui::Progress,
 };
 
-/// The terminal process does the work of its dead session process.
+/// The terminal process does the work of its dead session process, with its patience.
 pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
+    let mut patience = Patience::begin();
+    let mut told = false;
+    while let Err(failure) = attempt(start, progress, &mut told).await {
+        if let Some(line) = patience.spent(failure)? {
+            progress.notice(&line);
+        }
+        patience.pause().await;
+    }
+    Ok(())
+}
+
+async fn attempt(start: &Start, progress: &Progress, told: &mut bool) -> Result<(), Failure> {
     let connection = open(start.api.clone()).await?.in_namespace(&start.plan.namespace);
     match find_session(&connection, &start.plan.session).await {
         Ok(record) => {
-            progress.warning("the session process has died; restoring from here");
+            if !std::mem::replace(told, true) {
+                progress.warning("the session process has died; restoring from here");
+            }
             by_record(&connection, &record, progress).await
         }
         // The Lease is created first and deleted last: without it there is nothing to undo.

@@ -13,10 +13,45 @@ use crate::{
     session::{link::AgentHandle, outlet::Outlet, protocol::RESTORING, shared::Shared},
 };
 
-/// A restore that fails (the API server is away) is tried again this often before it is left to `devproxy restore`.
-const ATTEMPTS: u32 = 20;
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_secs(3);
+/// So long a restore is tried again while the API server is away: a laptop that was closed, a VPN that was down.
+const AWAY: Duration = Duration::from_hours(1);
+/// So long it is tried again after another failure, before it is left to `devproxy restore`.
+const FAILING: Duration = Duration::from_mins(1);
+/// Pause between two attempts, first and longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
+
+/// What a restore that fails is worth: how long it is tried again.
+pub(crate) struct Patience {
+    since: Instant,
+    pause: Duration,
+    told: Option<&'static str>,
+}
+
+impl Patience {
+    /// From the first attempt on.
+    pub(crate) fn begin() -> Self {
+        Self { since: Instant::now(), pause: PAUSE.0, told: None }
+    }
+
+    /// The failure when it was tried for long enough; otherwise it is to be tried again after the pause. The line to
+    /// tell comes first and when the limit changes.
+    pub(crate) fn spent(&mut self, failure: Failure) -> Result<Option<String>, Failure> {
+        tracing::info!(%failure, "restore");
+        let (limit, limit_text) =
+            if failure.code == "DP-UNREACHABLE" { (AWAY, "an hour") } else { (FAILING, "a minute") };
+        if self.since.elapsed() > limit {
+            return Err(failure);
+        }
+        let news = self.told.replace(limit_text) != Some(limit_text);
+        Ok(news.then(|| format!("{failure}; trying again for {limit_text}")))
+    }
+
+    /// Cancel-safe.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 5 / 4).min(PAUSE.1);
+    }
+}
 
 /// Ends the session. Whatever happens here, the Lease goes last, so `devproxy restore` can repeat it.
 pub(super) async fn end(plan: &Plan, live: Option<Live>, swap: &mut Swap, shared: &Shared) {
@@ -46,22 +81,18 @@ async fn put_back(
     mut hook: Option<&mut dyn SpliceHook>,
     shared: &Shared,
 ) -> Result<Outcome, Failure> {
-    let mut attempt = 1;
+    let mut patience = Patience::begin();
     loop {
         let hook = hook.as_mut().map(|hook| &mut **hook as &mut dyn SpliceHook);
         match swap.undo(hook).await {
             Ok(outcome) => return Ok(outcome),
-            Err(error) if attempt == ATTEMPTS => return Err(error.into()),
             Err(error) => {
-                let failure = Failure::from(error);
-                if attempt == 1 {
-                    shared.outlet.notice(&format!("{failure}; trying again for a minute")).await;
+                if let Some(line) = patience.spent(error.into())? {
+                    shared.outlet.notice(&line).await;
                 }
-                tracing::info!(%failure, attempt, "restore");
             }
         }
-        attempt += 1;
-        tokio::time::sleep(PAUSE).await;
+        patience.pause().await;
     }
 }
 

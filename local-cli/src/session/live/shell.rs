@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use devproxy_capture::{Capture, CaptureSettings, LocalRoutes, PortMapping, PortRules};
 use devproxy_cluster::{AgentPod, Plan};
 use devproxy_namespaces::{Entrance, Files, Namespaces, Spec};
-use devproxy_tunnel::control::{Facts, FileKind, PodPort, Protocol, Scope};
+use devproxy_tunnel::control::{Facts, FileKind, PodPort, Protocol, RootState, Scope};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
     task::JoinSet,
@@ -60,7 +60,18 @@ pub(super) async fn open(
         .map_err(|e| Failure::new("DP-NAMESPACES", format!("the shell's namespaces are gone: {e}")))?;
     let namespaces = Arc::new(namespaces);
     let is_file = |kind: &FileKind| matches!(kind, FileKind::File(_));
-    let trees = std::mem::take(&mut connected.trees);
+    let mut trees = Vec::new();
+    for state in std::mem::take(&mut connected.volumes) {
+        match state {
+            RootState::Tree(tree) => trees.push(tree),
+            RootState::Unreadable { root, cause } => {
+                shared
+                    .outlet
+                    .notice(&format!("`{root}` is not here: the agent cannot read it: {cause}"))
+                    .await;
+            }
+        }
+    }
     let files = trees.iter().flat_map(|tree| &tree.entries).filter(|entry| is_file(&entry.kind)).count();
     let content = Files {
         resolv_conf: facts.resolv_conf.clone(),
@@ -99,7 +110,7 @@ pub(super) async fn open(
         capture: capture.clone(),
         namespaces: Arc::clone(&namespaces),
         roots: pod.roots(),
-        outlet: shared.outlet.clone(),
+        shared: shared.clone(),
     };
     let (agent, keeping) = link::keep(context, connected);
     tasks.spawn(keeping);
