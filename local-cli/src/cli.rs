@@ -140,7 +140,7 @@ pub struct Swap {
     #[arg(long)]
     pub dry_run: bool,
     /// Form of the plan with --dry-run
-    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Text, requires = "dry_run")]
     pub output: Output,
     /// Further port of the pod, and where the program listens for it
     #[arg(short, long = "port", value_name = "POD[:LOCAL][/udp]", value_parser = values::mapping)]

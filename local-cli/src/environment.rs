@@ -66,7 +66,10 @@ pub enum Form {
 /// By this variable, which is the session's id, what runs in its shell is known when all of ours is dead.
 pub const ID: &str = "DEVPROXY_SESSION_ID";
 
-/// The environment of a program in the shell; `session` becomes `DEVPROXY_SESSION`.
+/// The same by whose place is taken, `NAMESPACE/NAME`: for people, and where the id is not known any more.
+pub const SESSION: &str = "DEVPROXY_SESSION";
+
+/// The environment of a program in the shell; `session` becomes [`SESSION`].
 pub fn shell(
     form: Form,
     laptop: impl IntoIterator<Item = (OsString, OsString)>,
@@ -91,7 +94,7 @@ pub fn shell(
     } else {
         result.extend(pod);
     }
-    result.insert("DEVPROXY_SESSION".into(), session.into());
+    result.insert(SESSION.into(), session.into());
     result.insert(ID.into(), id.into());
     result
 }

@@ -94,6 +94,11 @@ fn a_wrong_command_line_is_one_line_and_says_what_was_meant() {
     --local: `10.0.0.0/99` has a prefix length that its address family does not have; it may be as db.example, *.example or 10.0.0.0/8
     hint: `--local <NAME|CIDR>`: name, *.suffix or CIDR that goes out through the laptop instead of the cluster
     ");
+    // Whoever forgets the dry run must not get the real one.
+    insta::assert_snapshot!(told("swap cart -o json"), @"
+    missing: --dry-run
+    hint: usage: devproxy swap --dry-run --output <FORM> <[NAMESPACE/]NAME> [-- <COMMAND>...]
+    ");
     insta::assert_snapshot!(told("swap cart --hold 1m"), @"
     --hold: `1m` is not a number of seconds, as in 30
     hint: `--hold <SECONDS>`: how long a connection waits for the program while it restarts, in seconds

@@ -76,7 +76,8 @@ async fn pods_without_labels_are_nobodys_orphans_wherever_the_handover_stops() -
     kill_all(&laptop, &swap)?;
     laptop.relay().resume();
     ensure!(same && replicas(&shop).await? == 2, "it was scaled before it could be killed");
-    other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+    let exit = other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+    ensure!(!exit.stderr.contains("not in the EndpointSlices"), "it waited for pods that left: {exit:?}");
     assert_eq!(drained(&shop).await?, Vec::<Value>::new());
     restored(&shop, &before).await?;
     assert_eq!(pods(&shop).await?, names, "the same pods have their labels again");

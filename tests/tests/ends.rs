@@ -87,8 +87,7 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     let other = bed.laptop().await?;
     other.login(&shop).await?;
     let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
-    let restored =
-        format!("the session was ended by `devproxy restore` of {}@{host} [DP-SESSION-ENDED]", other.user());
+    let restored = format!("the session was ended by {}@{host} [DP-SESSION-ENDED]", other.user());
     for (words, told) in [
         (None, "was deleted [DP-STAND-IN-LOST]"),
         (Some("restore cart --force"), restored.as_str()),
@@ -469,6 +468,23 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
     exit code 0
       … ending what it left running here: pid PID (shopd)
       ✓ restore  NAMESPACE/cart 0 → 1 replicas, 1 ready; all of ours is gone  TIME
+    ");
+    gone(&shop, &laptop, &before).await?;
+
+    // The same, and somebody else puts it back, who cannot see the program.
+    let swap = swapped(&laptop, &["shopd"]).await?;
+    let (session, helper) = (laptop.session_process()?, laptop.helper()?);
+    swap.signal(Signal::SIGSTOP)?;
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        session.signal(signal);
+        helper.signal(signal);
+    }
+    swap.signal(Signal::SIGKILL)?;
+    other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+    insta::assert_snapshot!(told("restore cart").await?, @"
+    exit code 0
+      … ending what it left running here: pid PID (shopd)
+      … NAMESPACE/cart is not swapped: nothing to restore
     ");
     gone(&shop, &laptop, &before).await
 }

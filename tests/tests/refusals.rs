@@ -119,7 +119,7 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     insta::assert_snapshot!(refused("swap svc/cart -- shopd").await?, @"
     exit code 125
     error: `cart` is a Service, and only Deployments can be swapped [DP-KIND]
-    hint: name the Deployment behind the Service: `kubectl get deployments`
+    hint: name the Deployment behind the Service, `devproxy swap cart` if it has the same name
     ");
     insta::assert_snapshot!(refused("swap pod/cart-1 -- shopd").await?, @"
     exit code 125

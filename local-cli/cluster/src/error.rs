@@ -197,7 +197,7 @@ pub enum ClusterError {
         reason: String,
     },
     /// Somebody else put it back.
-    #[error("the session was ended by `devproxy restore` of {by}")]
+    #[error("the session was ended by {by}")]
     Ended {
         /// User and machine.
         by: String,

@@ -23,6 +23,7 @@ pub mod find;
 pub mod kubeconfig;
 pub mod lease;
 pub mod name;
+pub mod patience;
 pub mod place;
 pub mod plan;
 pub mod pod;
@@ -51,6 +52,7 @@ pub use carrier::{Purpose, portforward};
 pub use error::{ClusterError, Right};
 pub use find::{find_session, require_namespace, require_unheld};
 pub use lease::Life;
+pub use patience::{Again, Patience};
 pub use place::Place;
 pub use plan::{
     Architecture, DeclaredPort, Drain, FileKind, FileRoot, Handover, HandoverMode, Holder, Plan, PortMapping,

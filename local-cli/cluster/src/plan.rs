@@ -14,6 +14,7 @@ use serde_json::Value;
 
 pub use files::{FileKind, FileRoot, WritableVolume, file_roots_of_pod};
 pub(crate) use ports::own_ports;
+pub(crate) use read::not_found;
 pub use step::Step;
 pub(crate) use step::of_shell as shell_steps;
 
@@ -22,6 +23,7 @@ use crate::{
     ClusterError, Connection,
     find::forbidden_or_missing,
     json::{list, name as name_of, number, text},
+    lease::held,
     name,
     ownership::owners_of_replicas,
     record::{Phase, Record, SCHEMA},
@@ -265,7 +267,7 @@ impl Plan {
 }
 
 /// Looks at the Deployment and what is around it, and plans the swap. Reads only; reads that are forbidden are left
-/// out, except the Deployment itself.
+/// out, except the Deployment itself. [`ClusterError::Held`] means that nothing else is in the way.
 pub async fn plan(connection: &Connection, settings: &SwapSettings) -> Result<Plan, ClusterError> {
     let target = Target::parse(&settings.target)?;
     let namespace = target.namespace.as_deref().unwrap_or(&connection.namespace);
@@ -273,7 +275,12 @@ pub async fn plan(connection: &Connection, settings: &SwapSettings) -> Result<Pl
     let found = Box::pin(read::all(&connection, &target.name, settings.drain)).await;
     let found = forbidden_or_missing(&connection, found).await?;
     let session = new_session()?;
-    assemble(namespace, session, settings, &found)
+    let plan = assemble(namespace, session, settings, &found)?;
+    // At last: whoever takes it over must not end somebody's session for a plan that cannot be done.
+    match &found.lease {
+        Some(lease) => Err(held(lease, &plan.title())),
+        None => Ok(plan),
+    }
 }
 
 pub(crate) fn new_session() -> Result<String, ClusterError> {

@@ -139,8 +139,10 @@ pub(crate) async fn await_agent(
 ) -> Result<(), ClusterError> {
     let start = tokio::time::Instant::now();
     let mut said = String::new();
-    let mut pending_since = None;
+    // In sum: an init container that fails again and again runs in between.
+    let mut pending_for = Duration::ZERO;
     loop {
+        let look = tokio::time::Instant::now();
         let mut pending = None;
         let answer = pods.until(LOOK, |seen| {
             let (pod, state) = newest(seen, container)?;
@@ -173,15 +175,12 @@ pub(crate) async fn await_agent(
             said.clone_from(words);
         }
         if let Some(error) = pending {
-            let since = *pending_since.get_or_insert_with(tokio::time::Instant::now);
-            if since.elapsed() > PENDING_LIMIT {
+            pending_for += look.elapsed();
+            if pending_for > PENDING_LIMIT {
                 return Err(error);
             }
         } else {
-            pending_since = None;
-            if let Some(words) = controller_words(connection, stand_in).await? {
-                return Err(ClusterError::Schedule { words });
-            }
+            require_pod_possible(connection, stand_in).await?;
         }
         if start.elapsed() > START_LIMIT {
             return Err(ClusterError::late("the start of the agent", START_LIMIT, said));
@@ -201,15 +200,18 @@ fn place(pod: &Value, container: &str, running: bool, placed: &watch::Sender<Opt
     });
 }
 
-/// Why the stand-in has no pod: quota, Pod Security, a policy.
-async fn controller_words(connection: &Connection, stand_in: &str) -> Result<Option<String>, ClusterError> {
+/// Refuses with why the stand-in has no pod: quota, Pod Security, a policy, or it is gone itself.
+async fn require_pod_possible(connection: &Connection, stand_in: &str) -> Result<(), ClusterError> {
     let Some(deployment) = Objects::new(connection, Kind::Deployment).find(stand_in).await? else {
-        return Ok(Some(format!("Deployment {stand_in} was deleted")));
+        return Err(ClusterError::StandInLost { stand_in: stand_in.to_owned() });
     };
     let failure = list(&deployment, "/status/conditions").iter().find(|condition| {
         text(condition, "/type") == "ReplicaFailure" && text(condition, "/status") == "True"
     });
-    Ok(failure.map(|condition| text(condition, "/message").to_owned()))
+    match failure {
+        Some(failure) => Err(ClusterError::Schedule { words: text(failure, "/message").to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn newest<'a>(seen: &'a Seen, container: &str) -> Option<(&'a Value, State)> {

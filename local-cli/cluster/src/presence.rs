@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     ClusterError, Connection,
@@ -11,14 +11,19 @@ use crate::{
     slices::is_leaving,
 };
 
-/// Between two looks. A restore deletes the Lease last, 6 s after the stand-in or later: it still tells who does it.
+/// Between two looks. A restore deletes the Lease last, when the stand-in's pod has ended: mostly it still tells who does it.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// Resolves when the stand-in, which was there, is deleted. Its name carries the session, so another one is never
-/// meant. An API server that does not answer is no loss. Cancel-safe.
-pub async fn stand_in_lost(connection: &Connection, stand_in: &str, lease: &str) -> ClusterError {
+/// meant. An API server that does not answer is no loss. `sooner` is reason to look at once. Cancel-safe.
+pub async fn stand_in_lost(
+    connection: &Connection,
+    stand_in: &str,
+    lease: &str,
+    sooner: &Notify,
+) -> ClusterError {
     loop {
-        sleep(LOOK).await;
+        let _ = timeout(LOOK, sooner.notified()).await;
         if stand_in_is_gone(connection, stand_in).await {
             return match restored_by(connection, stand_in, lease).await {
                 Some(by) => ClusterError::Ended { by: format!("{}@{}", by.user, by.host) },

@@ -3,6 +3,7 @@
 
 use std::{
     error::Error as _,
+    io,
     time::{Duration, Instant},
 };
 
@@ -373,9 +374,15 @@ fn refused_right(message: &str) -> Option<(Option<&str>, Option<&str>)> {
 fn connection_trouble(connection: &Connection, error: &kube::Error) -> ClusterError {
     let mut words = vec![error.to_string()];
     let mut login = matches!(error, kube::Error::Auth(_));
+    // Also below TLS, whose words would speak of a handshake: a load balancer without a server behind it.
+    let mut broken = false;
     let mut source = error.source();
     while let Some(inner) = source {
         login |= inner.is::<kube::client::AuthError>();
+        broken |= inner.downcast_ref::<io::Error>().is_some_and(|error| {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+            matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+        });
         words.push(inner.to_string());
         source = inner.source();
     }
@@ -387,7 +394,7 @@ fn connection_trouble(connection: &Connection, error: &kube::Error) -> ClusterEr
             message: words.into_iter().next().unwrap_or_default().replace('\n', " "),
         };
     }
-    if all.contains("certificate") || all.contains("tls") || all.contains("handshake") {
+    if !broken && (all.contains("certificate") || all.contains("tls") || all.contains("handshake")) {
         return ClusterError::Tls { url, message };
     }
     // The words of the connection's own limit, of which it tells nothing else.
@@ -401,6 +408,7 @@ fn connection_trouble(connection: &Connection, error: &kube::Error) -> ClusterEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tests::answered;
 
     #[test]
     fn paths_are_those_of_the_api() {
@@ -408,6 +416,17 @@ mod tests {
         assert_eq!(Kind::Deployment.path(Some("shop")), "/apis/apps/v1/namespaces/shop/deployments");
         assert_eq!(Kind::Lease.path(None), "/apis/coordination.k8s.io/v1/leases");
         assert_eq!(Kind::Node.path(Some("shop")), "/api/v1/nodes");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_below_tls_is_no_trouble_with_a_certificate() {
+        let connection = answered(|_, _, _| (200, Value::Null));
+        let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
+        let bad = io::Error::new(io::ErrorKind::InvalidData, "invalid peer certificate: Expired");
+        for (error, code) in [(eof, "DP-UNREACHABLE"), (bad, "DP-TLS")] {
+            let error = connection_trouble(&connection, &kube::Error::Service(error.into()));
+            assert_eq!(error.code(), code);
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::{
 
 /// Longest wait for the original's pods; then the stand-in leaves anyway.
 const READY_LIMIT: Duration = Duration::from_mins(5);
+/// Between two looks at which of the original's pods are ready.
+const LOOK: Duration = Duration::from_secs(3);
 /// Between two looks at the words of the original's pods.
 const WORDS: Duration = Duration::from_secs(10);
 /// Longest time for the live session to tell the agent.
@@ -107,7 +109,12 @@ pub async fn restore(
         // Both cannot be there at once: the stand-in makes room, as the original did.
         splice(hook, Vec::new()).await;
         restore.remove_stand_in("waiting for the end of its pod", &mut problems).await?;
-        (original, ready) = restore.put_back(&mut problems).await?;
+        // Somebody else may have finished it meanwhile, and begun a session of their own.
+        (original, ready) = if restore.is_overtaken().await? {
+            (OriginalOutcome::Untouched, Vec::new())
+        } else {
+            restore.put_back(&mut problems).await?
+        };
     } else {
         (original, ready) = restore.put_back(&mut problems).await?;
         // Clients were led here only if it has come to the handover.
@@ -144,11 +151,12 @@ async fn begin(connection: &Connection, record: &Record, by: &Holder) -> Result<
     if let Ok(newer) = Record::of_lease(&lease) {
         record = newer;
     }
-    if !matches!(record.phase, Phase::Restoring | Phase::Prepared) {
+    // What is done depends on how far the session came: so this one keeps its phase.
+    let phase = if record.phase == Phase::Prepared { Phase::Prepared } else { Phase::Restoring };
+    if record.phase != phase || record.restored_by.as_ref() != Some(by) {
         let uid = text(&lease, "/metadata/uid");
-        // What is done depends on how far the session came.
         let mut noted = Record { restored_by: Some(by.clone()), ..record.clone() };
-        match lease::note_phase(connection, uid, &mut noted, Phase::Restoring).await {
+        match lease::note_phase(connection, uid, &mut noted, phase).await {
             // Deleted in this moment: nothing that a restore needs.
             Ok(()) | Err(ClusterError::LeaseLost { .. }) => {}
             Err(error) => return Err(error),
@@ -165,6 +173,12 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
+    /// Whether another session holds the original by now: what is done to it is theirs.
+    async fn is_overtaken(&self) -> Result<bool, ClusterError> {
+        let lease = Objects::new(self.connection, Kind::Lease).find(&self.record.lease).await?;
+        Ok(lease.is_some_and(|lease| lease::session_of(&lease) != self.record.session))
+    }
+
     /// The original's replicas, its pods, its place in the slices. Also the addresses of its ready pods.
     async fn put_back(
         &self,
@@ -192,7 +206,7 @@ impl Restore<'_> {
             let ready = pods.iter().filter(|pod| pod::is_ready(pod));
             return Ok((outcome, ready.filter_map(|pod| pod::addresses(pod).first().copied()).collect()));
         }
-        let pods = self.await_pods(original, expected, problems).await?;
+        let mut pods = self.await_pods(original, expected, problems).await?;
         self.delete_drained().await?;
         let services = self.existing_services().await?;
         if !pods.is_empty() && !services.is_empty() {
@@ -201,11 +215,17 @@ impl Restore<'_> {
                 "waiting until these pods are reached through {services_told}"
             )));
             // Who learns of it late is passed on by the stand-in's agent, which serves on when its pod is deleted.
-            if !slices::await_present(self.connection, &services, &pods, SLICES_LIMIT).await? {
-                problems.push(format!(
-                    "{} is ready but not in the EndpointSlices of all its Services",
-                    original.name
-                ));
+            let deadline = Instant::now() + SLICES_LIMIT;
+            while !slices::await_present(self.connection, &services, &pods, LOOK).await? {
+                if Instant::now() >= deadline {
+                    problems.push(format!(
+                        "{} is ready but not in the EndpointSlices of all its Services",
+                        original.name
+                    ));
+                    break;
+                }
+                // A ReplicaSet whose pods got their labels back ends as many, ready or not.
+                pods = self.await_pods(original, expected, problems).await?;
             }
         }
         let first = pods.iter().filter_map(|addresses| addresses.first().copied()).collect();
@@ -336,6 +356,10 @@ impl Restore<'_> {
         for _ in 0..CONFLICTS {
             let Some(current) = deployments.find(&original.name).await? else { return Ok(()) };
             if text(&current, "/metadata/uid") != original.uid {
+                return Ok(());
+            }
+            // The next session's work already: it gives the field back itself.
+            if original.replicas > 0 && number(&current, "/spec/replicas") == Some(0) {
                 return Ok(());
             }
             let managed = list(&current, "/metadata/managedFields");

@@ -13,7 +13,7 @@ use crate::{
     json::{list, name as name_of, text},
     lease,
     name::{self, MANAGED_BY_LABEL, MANAGER},
-    plan::{Architecture, Handover, Holder, Plan, ReadyMode, new_session, own_ports, shell_steps},
+    plan::{Architecture, Handover, Holder, Plan, ReadyMode, new_session, not_found, own_ports, shell_steps},
     pod::is_ready,
     resource::{Kind, Objects},
     stand_in::{self, Agent},
@@ -116,12 +116,10 @@ async fn lender(
     if let Some(target) = like {
         let deployment = Objects::new(connection, Kind::Deployment).find(&target.name).await?;
         let spec = deployment.as_ref().and_then(|deployment| deployment.pointer("/spec/template/spec"));
-        return spec.cloned().ok_or_else(|| ClusterError::NotFound {
-            name: target.name.clone(),
-            namespace: connection.namespace.clone(),
-            nearest: Vec::new(),
-            known: None,
-        });
+        return match spec {
+            Some(spec) => Ok(spec.clone()),
+            None => Err(not_found(connection, &target.name).await),
+        };
     }
     let (pods, _) = Objects::new(connection, Kind::Pod).list("").await?;
     let usable = pods.iter().filter(|pod| {

@@ -16,6 +16,7 @@ mod writes;
 
 use std::{
     future::Future,
+    net::IpAddr,
     pin::pin,
     time::{Duration, Instant},
 };
@@ -25,7 +26,6 @@ use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::sleep,
 };
 
 pub use self::payload::{AgentFiles, Agents};
@@ -36,6 +36,7 @@ use crate::{
     json::text,
     lease,
     name::SESSION_LABEL,
+    patience::{Again, Patience},
     plan::{Plan, Step},
     pod::Placed,
     record::{Phase, Record},
@@ -50,10 +51,6 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const SLICES_LIMIT: Duration = Duration::from_mins(1);
 /// From a change of the EndpointSlices until every node's kube-proxy follows. Measured: 0.5–1 s on one node.
 pub(crate) const SETTLE: Duration = Duration::from_secs(2);
-/// Pause before a step of the handover is tried again,
-const PAUSE: Duration = Duration::from_secs(3);
-/// and for how long after an answer of the API server that tells its own trouble.
-const TROUBLE_LIMIT: Duration = Duration::from_mins(1);
 /// Status updates of a controller change the resourceVersion too: so often we look again.
 pub(crate) const CONFLICTS: usize = 10;
 
@@ -86,6 +83,10 @@ pub struct Swap {
     placed: watch::Sender<Option<Placed>>,
     /// The runtime's words when the first agent was for the wrong processor.
     switched: Option<String>,
+    /// The original's pods that are taken out of their Services, chosen once: a ReplicaSet makes others in their place.
+    draining: Option<Vec<Value>>,
+    /// Addresses of the original's pods that were seen.
+    leaving: Vec<IpAddr>,
 }
 
 /// What is known of the Lease.
@@ -112,6 +113,8 @@ impl Swap {
             lost: watch::Sender::new(None),
             placed: watch::Sender::new(None),
             switched: None,
+            draining: None,
+            leaving: Vec::new(),
         }
     }
 
@@ -179,29 +182,31 @@ impl Swap {
     }
 
     /// The steps after the agent. The agent's readiness must have been opened: this waits for it. An API server that is
-    /// away is waited for, as the tunnel waits: the program runs already. On another error, call [`Swap::undo`].
+    /// away is waited for, as the tunnel waits: without it nothing could be undone either. On an error, call
+    /// [`Swap::undo`].
     pub async fn handover(&mut self) -> Result<(), ClusterError> {
         let steps = self.plan.steps.clone();
         let steps = steps.iter().skip_while(|step| !matches!(step, Step::AwaitAgent { .. })).skip(1);
         for step in steps.map(Some).chain([None]) {
-            let mut failing: Option<tokio::time::Instant> = None;
+            let mut patience = Patience::default();
             loop {
                 let done = match step {
                     Some(step) => self.apply(step).await,
                     None => self.note_phase(Phase::Swapped).await,
                 };
                 let Err(error) = done else { break };
-                let long = failing.is_some_and(|since| since.elapsed() > TROUBLE_LIMIT);
-                let away = matches!(error, ClusterError::Unreachable { .. });
-                if !error.is_transient() || (long && !away) {
+                if !error.is_transient() {
                     return Err(error);
                 }
                 tracing::info!(%error, "handover");
-                if failing.is_none() {
-                    failing = Some(tokio::time::Instant::now());
-                    self.tell(Progress::Note(format!("{error}; trying again")));
+                match patience.again(matches!(error, ClusterError::Unreachable { .. })) {
+                    Again::No => return Err(error),
+                    Again::Quietly => {}
+                    Again::Tell(limit) => {
+                        self.tell(Progress::Note(format!("{error}; trying again for {limit}")));
+                    }
                 }
-                sleep(PAUSE).await;
+                patience.pause().await;
             }
         }
         Ok(())

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use devproxy_cluster::{SessionInfo, sessions, target::Target};
+use devproxy_cluster::{
+    SessionInfo, sessions,
+    target::{Target, nearest},
+};
 use tokio::time::timeout;
 
 use super::{restore::is_ours, status::remedy};
@@ -49,6 +52,7 @@ async fn find(global: &Global, wanted: Option<&str>) -> Result<(Client, Status),
     let mut sessions = living().await;
     sessions.retain(|(_, status)| namespace.is_none_or(|namespace| namespace == status.namespace));
     let inside = std::env::var(environment::ID).unwrap_or_default();
+    let all = sessions.iter().map(|(_, status)| status.name.clone()).collect();
     if let Some(wanted) = wanted {
         sessions.retain(|(_, status)| names(wanted, status));
     } else if let Some(own) = sessions.iter().position(|(_, status)| status.id == inside) {
@@ -62,20 +66,24 @@ async fn find(global: &Global, wanted: Option<&str>) -> Result<(Client, Status),
     }
     match sessions.pop() {
         Some(session) => Ok(session),
-        None => Err(none(global, wanted).await),
+        None => Err(none(global, wanted, all).await),
     }
 }
 
 /// No session answers here. One that is over may have left a stand-in in the cluster.
-async fn none(global: &Global, wanted: Option<&str>) -> Failure {
+async fn none(global: &Global, wanted: Option<&str>, names: Vec<String>) -> Failure {
     let (cause, hint) = match wanted {
         Some(wanted) => {
-            (format!("no session `{wanted}` runs on this laptop"), "`devproxy status` lists them")
+            let hint = match nearest(wanted, names).first() {
+                Some(nearest) => format!("did you mean `{nearest}`"),
+                None => "`devproxy status` lists them".to_owned(),
+            };
+            (format!("no session `{wanted}` runs on this laptop"), hint)
         }
-        None => ("no session runs on this laptop".to_owned(), "`devproxy swap NAME` starts one"),
+        None => ("no session runs on this laptop".to_owned(), "`devproxy swap NAME` starts one".to_owned()),
     };
     let remedy = left(global, wanted).await;
-    Failure::new("DP-NO-SESSION", cause).hint(remedy.unwrap_or_else(|| hint.to_owned()))
+    Failure::new("DP-NO-SESSION", cause).hint(remedy.unwrap_or(hint))
 }
 
 /// What to do about the session that `wanted` names, or about one of ours, if it is over.

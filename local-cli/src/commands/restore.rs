@@ -10,11 +10,12 @@ use devproxy_cluster::{
 };
 
 pub(crate) use self::record::by_plan;
-use self::record::by_record;
+use self::record::{by_record, end_what_is_left};
 use super::exec::living;
 use crate::{
     Failure,
     cli::{Global, Restore},
+    environment,
     session::protocol::{Event, Request, Status},
     terminal::Signals,
     ui::Progress,
@@ -119,14 +120,17 @@ async fn one(
         Ok(record) => record,
         Err(ClusterError::NoSession { .. }) => {
             require_unheld(&connection, &wanted.name).await?;
-            let Wanted { namespace, name } = wanted;
-            progress.notice(&format!("{namespace}/{name} is not swapped: nothing to restore"));
+            // Somebody else has put it back.
+            wanted.end_what_is_left(progress).await;
+            progress.notice(&format!("{} is not swapped: nothing to restore", wanted.title()));
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     let info = sessions(&connection, false).await?.into_iter().find(|info| info.session == record.session);
     if let Some(info) = info.filter(|info| !force && !info.life.is_over() && !is_ours(info)) {
+        // Theirs is another session than one that was killed here.
+        wanted.end_what_is_left(progress).await;
         return Err(Failure::new(
             "DP-HELD",
             format!(
@@ -152,6 +156,17 @@ impl Wanted {
     /// Whether a session of this laptop is meant. A name alone is of the namespace that we are in.
     fn is(&self, status: &Status) -> bool {
         self.name == status.id || (self.name == status.name && self.namespace == status.namespace)
+    }
+
+    fn title(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Of a session whose record is gone, and that does not answer: one of this name that does is of another cluster.
+    async fn end_what_is_left(&self, progress: &Progress) {
+        if !living().await.iter().any(|(_, status)| self.is(status)) {
+            end_what_is_left(environment::SESSION, &self.title(), progress).await;
+        }
     }
 }
 

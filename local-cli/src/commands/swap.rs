@@ -55,17 +55,25 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
         progress.quiet();
         return dry_run(&plan, swap.output);
     };
-    let (session, plan) =
+    let mut taking = None;
+    let planning =
         super::planned(global, signals, async |connection| match planned(connection, &settings).await {
-            Err(ClusterError::Held { session, .. }) if swap.take_over => {
+            Err(ClusterError::Held { session, deployment, .. }) if swap.take_over => {
+                taking = Some(deployment);
                 Box::pin(restore::take(connection, &swap.target, session, &progress)).await?;
                 progress.begun("plan");
                 since = Instant::now();
                 Ok(planned(connection, &settings).await?)
             }
             plan => Ok(plan?),
-        })
-        .await?;
+        });
+    let (session, plan) = planning.await.map_err(|failure| match taking {
+        Some(deployment) if failure.code == "DP-INTERRUPTED" => {
+            Failure { cause: "left before it was taken over".to_owned(), ..failure }
+                .hint(format!("`devproxy restore {deployment} --force` finishes what was begun"))
+        }
+        _ => failure,
+    })?;
     progress.done("plan", &summary(&plan), since.elapsed());
     for warning in &plan.warnings {
         progress.warning(&warning.text);

@@ -315,7 +315,11 @@ impl Context {
     /// Whether no other agent will come: the stand-in was deleted, and who watches it ends the session and says so.
     async fn is_over(&self) -> bool {
         let look = stand_in_is_gone(&self.address.connection, &self.address.stand_in);
-        timeout(GLANCE, look).await.unwrap_or(false)
+        let over = timeout(GLANCE, look).await.unwrap_or(false);
+        if over {
+            self.shared.look.notify_one();
+        }
+        over
     }
 
     /// Brings a root of the shell to a new state; else its path, and why it stays as it was.

@@ -8,7 +8,7 @@ mod awaited;
 mod ending;
 mod shell;
 
-pub(crate) use self::ending::{Patience, describe};
+pub(crate) use self::ending::{again, describe};
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ pub async fn session(start: Start, mut ahead: Ahead, shared: &Shared) {
         result = async {
             let live = live.insert(establish(&start, &connection, &mut swap, shared).await?);
             tokio::select! {
-                lost = stand_in_lost(&connection, &start.plan.stand_in_name, &start.plan.lease) => Err(lost.into()),
+                lost = stand_in_lost(&connection, &start.plan.stand_in_name, &start.plan.lease, &shared.look) => Err(lost.into()),
                 result = serve(&start, live, &mut swap, shared) => result,
             }
         } => result,

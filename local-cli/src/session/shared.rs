@@ -6,7 +6,7 @@ use std::{
 };
 
 use devproxy_cluster::Plan;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     Failure,
@@ -23,6 +23,8 @@ pub struct Shared {
     pub outlet: Outlet,
     /// The way in, once there is one.
     pub entrance: watch::Sender<Option<ShellEntrance>>,
+    /// A reason to look whether the stand-in is still there.
+    pub look: Arc<Notify>,
     /// Who asked for the end.
     pub(super) ending: watch::Sender<Option<Ending>>,
     status: Arc<Mutex<Status>>,
@@ -49,6 +51,7 @@ impl Shared {
         Self {
             outlet: Outlet::default(),
             entrance: watch::channel(None).0,
+            look: Arc::default(),
             ending: watch::channel(None).0,
             status: Arc::new(Mutex::new(status)),
         }

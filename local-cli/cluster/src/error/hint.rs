@@ -39,8 +39,8 @@ impl ClusterError {
             ),
             Self::Refused { .. } => "the words are those of the cluster's policy".into(),
             Self::Target { .. } => "give [NAMESPACE/]NAME or deployment/NAME".into(),
-            Self::Kind { kind, .. } if kind == "Service" => {
-                "name the Deployment behind the Service: `kubectl get deployments`".into()
+            Self::Kind { kind, name } if kind == "Service" => {
+                format!("name the Deployment behind the Service, `devproxy swap {name}` if it has the same name")
             }
             Self::Kind { kind, .. } if kind == "Pod" || kind == "ReplicaSet" => {
                 "name the Deployment that owns it: `kubectl get deployments`".into()
@@ -79,6 +79,7 @@ impl ClusterError {
             Self::NoSession { .. } => "`devproxy status --all` lists the sessions".into(),
             Self::NoNamespace { .. } => "-n NAMESPACE or --context NAME selects another".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
+            Self::Ended { .. } => "`devproxy status` shows who holds it now".into(),
             Self::StandInLost { .. } => {
                 "somebody deleted it; the original is put back".into()
             }
@@ -95,7 +96,7 @@ impl ClusterError {
             Self::NoImage { .. } => "name one with --like DEPLOYMENT or --agent-image IMAGE".into(),
             Self::TooLarge { .. } => "use --agent-image IMAGE".into(),
             Self::Api { .. } | Self::Late { .. } => "with -v the log tells what led to it".into(),
-            Self::Ended { .. } | Self::Local { .. } => return None,
+            Self::Local { .. } => return None,
         })
     }
 }

@@ -161,7 +161,15 @@ fn no_room_for_both(found: &Found, template: &Value, spec: &Value) -> Option<Str
 /// The first quota, and its resource, into which one more pod of this template does not fit. What a `LimitRange` and
 /// other admission fill in stands in a pod, not in its template.
 fn full_quota(found: &Found, spec: &Value) -> Option<(String, String)> {
-    let spec = found.pods.iter().find_map(|pod| pod.get("spec")).unwrap_or(spec);
+    let ended = |pod: &Value| matches!(text(pod, "/status/phase"), "Failed" | "Succeeded");
+    let alive =
+        found.pods.iter().filter(|pod| text(pod, "/metadata/deletionTimestamp").is_empty() && !ended(pod));
+    let pod =
+        alive.max_by_key(|pod| text(pod, "/metadata/creationTimestamp")).and_then(|pod| pod.get("spec"));
+    let of = |spec: &Value, section: &str, unit: &str| -> i128 {
+        let amount = format!("/resources/{section}/{unit}");
+        list(spec, "/containers").iter().filter_map(|container| milli(text(container, &amount))).sum()
+    };
     let need = |resource: &str| -> i128 {
         if resource == "pods" || resource == "count/pods" {
             return 1_000;
@@ -171,10 +179,8 @@ fn full_quota(found: &Found, spec: &Value) -> Option<(String, String)> {
             _ if resource == "cpu" || resource == "memory" => ("requests", resource),
             _ => return 0,
         };
-        list(spec, "/containers")
-            .iter()
-            .filter_map(|container| milli(text(container, &format!("/resources/{section}/{unit}"))))
-            .sum()
+        // The template may be newer than its pods.
+        of(spec, section, unit).max(pod.map_or(0, |pod| of(pod, section, unit)))
     };
     for quota in &found.quotas {
         // A quota with a scope counts only some pods; it speaks for itself at the creation.

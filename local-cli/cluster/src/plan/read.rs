@@ -8,7 +8,6 @@ use crate::{
     ClusterError, Connection,
     find::require_namespace,
     json::{list, name, selector_query, text},
-    lease::held,
     name::{SESSION_LABEL, lease as lease_name},
     pod::is_ready,
     resource::{Kind, Objects},
@@ -34,6 +33,8 @@ pub(super) struct Found {
     pub(super) platform: String,
     /// `automountServiceAccountToken` of the ServiceAccount.
     pub(super) automount: Option<bool>,
+    /// Of the session that holds it.
+    pub(super) lease: Option<Value>,
 }
 
 impl Found {
@@ -93,11 +94,11 @@ pub(super) async fn all(
     let Some(object) = object? else {
         return Err(not_found(connection, deployment).await);
     };
-    match held_by {
-        Ok(Some(lease)) => return Err(held(&lease, &format!("{}/{deployment}", connection.namespace))),
-        Err(error) if !error.is_forbidden() => return Err(error),
-        Ok(None) | Err(_) => {}
-    }
+    let lease = match held_by {
+        Ok(lease) => lease,
+        Err(error) if error.is_forbidden() => None,
+        Err(error) => return Err(error),
+    };
     let rights = rights?;
     if let Some(missing) = rights.missing(connection).await {
         return Err(missing);
@@ -135,11 +136,12 @@ pub(super) async fn all(
         node_architecture,
         platform: platform.map(|version| version.platform).unwrap_or_default(),
         automount: account.ok().and_then(|account| account.get("automountServiceAccountToken")?.as_bool()),
+        lease,
     })
 }
 
 /// What there is instead: another kind of this name, or similar names.
-async fn not_found(connection: &Connection, wanted: &str) -> ClusterError {
+pub(crate) async fn not_found(connection: &Connection, wanted: &str) -> ClusterError {
     let (deployments, stateful, daemons) = (
         Objects::new(connection, Kind::Deployment),
         Objects::new(connection, Kind::StatefulSet),

@@ -30,10 +30,14 @@ impl Swap {
         let Some(original) = self.plan.original.clone() else { return Ok(()) };
         // Before the first touch: whoever finds this phase looks for such pods.
         self.note_phase(Phase::HandingOver).await?;
-        let (pods, _) = Objects::new(&self.connection, Kind::Pod).list(&original_pods(&original)).await?;
-        let requests: Vec<_> = pods
+        if self.draining.is_none() {
+            let (pods, _) = Objects::new(&self.connection, Kind::Pod).list(&original_pods(&original)).await?;
+            self.draining = Some(pods.into_iter().filter(|pod| !slices::is_leaving(pod)).collect());
+        }
+        let requests: Vec<_> = self
+            .draining
             .iter()
-            .filter(|pod| !slices::is_leaving(pod))
+            .flatten()
             .map(|pod| {
                 let (connection, patch) =
                     (self.connection.clone(), drained(pod, labels, &self.record.session));

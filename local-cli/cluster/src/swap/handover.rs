@@ -52,6 +52,11 @@ impl Swap {
         let title = self.plan.title();
         let changed = |change: String| ClusterError::Changed { deployment: title.clone(), change };
         for _ in 0..CONFLICTS {
+            if self.leaving.is_empty() {
+                let (pods, _) =
+                    Objects::new(&self.connection, Kind::Pod).list(&original_pods(&planned)).await?;
+                self.leaving = pods.iter().flat_map(pod::addresses).collect();
+            }
             let Some(current) = self.deployments().find(&planned.name).await? else {
                 return Err(changed("it was deleted".into()));
             };
@@ -90,12 +95,12 @@ impl Swap {
         self.heart.spawn(event::keep_swapped(self.connection.clone(), self.record.clone()));
     }
 
-    pub(super) async fn await_original_gone(&self) -> Result<(), ClusterError> {
+    pub(super) async fn await_original_gone(&mut self) -> Result<(), ClusterError> {
         let Some(original) = &self.plan.original else { return Ok(()) };
         let pods = Objects::new(&self.connection, Kind::Pod);
         let selector = original_pods(original);
         let first = self.plan.handover == Handover::OriginalFirst;
-        let mut addresses = Vec::new();
+        let addresses = &mut self.leaving;
         let left = until(&pods, &selector, LEAVE_LIMIT, |seen| {
             addresses.extend(seen.values().flat_map(pod::addresses));
             // A volume or a port is free when the pod is gone; traffic ends when it begins to leave.
@@ -108,10 +113,10 @@ impl Swap {
             }
             self.tell(Progress::Note(format!("pods of {} are slow to leave", original.name)));
         }
-        addresses.sort_unstable();
-        addresses.dedup();
+        self.leaving.sort_unstable();
+        self.leaving.dedup();
         let services = &self.plan.services;
-        if !slices::await_absent(&self.connection, services, &addresses, SLICES_LIMIT).await? {
+        if !slices::await_absent(&self.connection, services, &self.leaving, SLICES_LIMIT).await? {
             self.tell(Progress::Note(format!("pods of {} are still in the EndpointSlices", original.name)));
         } else if !first && !services.is_empty() {
             // Until then clients are still led to them, whoever reads the slices.

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Instant};
 
 use devproxy_cluster::{
-    ClusterError, Connection, Outcome, Record, find_session, restore, swap::Progress as Line,
+    ClusterError, Connection, Outcome, Patience, Record, find_session, restore, swap::Progress as Line,
 };
 use devproxy_namespaces::Entrance;
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use crate::{
     commands::{holder, open},
     environment,
     session::{
-        live::{Patience, describe},
+        live::{again, describe},
         process::Start,
     },
     ui::Progress,
@@ -21,10 +21,12 @@ use crate::{
 
 /// The terminal process does the work of its dead session process, with its patience.
 pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
-    let mut patience = Patience::begin();
+    // Once: a login plugin may ask its user.
+    let connection = open(start.api.clone()).await?.in_namespace(&start.plan.namespace);
+    let mut patience = Patience::default();
     let mut told = false;
-    while let Err(failure) = attempt(start, progress, &mut told).await {
-        if let Some(line) = patience.spent(failure)? {
+    while let Err(failure) = attempt(&connection, start, progress, &mut told).await {
+        if let Some(line) = again(&mut patience, failure)? {
             progress.notice(&line);
         }
         patience.pause().await;
@@ -32,14 +34,18 @@ pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Fa
     Ok(())
 }
 
-async fn attempt(start: &Start, progress: &Progress, told: &mut bool) -> Result<(), Failure> {
-    let connection = open(start.api.clone()).await?.in_namespace(&start.plan.namespace);
-    match find_session(&connection, &start.plan.session).await {
+async fn attempt(
+    connection: &Connection,
+    start: &Start,
+    progress: &Progress,
+    told: &mut bool,
+) -> Result<(), Failure> {
+    match find_session(connection, &start.plan.session).await {
         Ok(record) => {
             if !std::mem::replace(told, true) {
                 progress.warning("the session process has died; restoring from here");
             }
-            by_record(&connection, &record, progress).await
+            by_record(connection, &record, progress).await
         }
         // The Lease is created first and deleted last: without it there is nothing to undo.
         Err(ClusterError::NoSession { .. }) => Ok(()),
@@ -57,7 +63,7 @@ pub(super) async fn by_record(
     let by = holder();
     let restoring = restore(connection, record, &by, &lines, None);
     let restoring = telling(restoring, &mut told, progress);
-    let (outcome, ()) = tokio::join!(restoring, end_what_is_left(&record.session, progress));
+    let (outcome, ()) = tokio::join!(restoring, end_what_is_left(environment::ID, &record.session, progress));
     let outcome = outcome?;
     progress.quiet();
     for problem in &outcome.problems {
@@ -67,9 +73,10 @@ pub(super) async fn by_record(
     Ok(())
 }
 
-/// Whoever killed all of ours on this laptop has left the program behind, without a network.
-async fn end_what_is_left(session: &str, progress: &Progress) {
-    let Some(inside) = Entrance::left_behind(environment::ID, session) else { return };
+/// Whoever killed all of ours on this laptop has left the program behind, without a network. It is known by a variable of
+/// its environment.
+pub(super) async fn end_what_is_left(variable: &str, value: &str, progress: &Progress) {
+    let Some(inside) = Entrance::left_behind(variable, value) else { return };
     let name = |pid: &i32| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("{pid} ({})", name.trim())

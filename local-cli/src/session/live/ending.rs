@@ -1,11 +1,8 @@
 //! The end: hang up what is left in the shell, put the cluster back, say what became of it.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Instant};
 
-use devproxy_cluster::{OriginalOutcome, Outcome, Plan, SpliceHook, Splicing, Swap};
+use devproxy_cluster::{Again, OriginalOutcome, Outcome, Patience, Plan, SpliceHook, Splicing, Swap};
 
 use super::shell::Live;
 use crate::{
@@ -13,43 +10,14 @@ use crate::{
     session::{link::AgentHandle, outlet::Outlet, protocol::RESTORING, shared::Shared},
 };
 
-/// So long a restore is tried again while the API server is away: a laptop that was closed, a VPN that was down.
-const AWAY: Duration = Duration::from_hours(1);
-/// So long it is tried again after another failure, before it is left to `devproxy restore`.
-const FAILING: Duration = Duration::from_mins(1);
-/// Pause between two attempts, first and longest.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
-
-/// What a restore that fails is worth: how long it is tried again.
-pub(crate) struct Patience {
-    since: Instant,
-    pause: Duration,
-    told: Option<&'static str>,
-}
-
-impl Patience {
-    /// From the first attempt on.
-    pub(crate) fn begin() -> Self {
-        Self { since: Instant::now(), pause: PAUSE.0, told: None }
-    }
-
-    /// The failure when it was tried for long enough; otherwise it is to be tried again after the pause. The line to
-    /// tell comes first and when the limit changes.
-    pub(crate) fn spent(&mut self, failure: Failure) -> Result<Option<String>, Failure> {
-        tracing::info!(%failure, "restore");
-        let (limit, limit_text) =
-            if failure.code == "DP-UNREACHABLE" { (AWAY, "an hour") } else { (FAILING, "a minute") };
-        if self.since.elapsed() > limit {
-            return Err(failure);
-        }
-        let news = self.told.replace(limit_text) != Some(limit_text);
-        Ok(news.then(|| format!("{failure}; trying again for {limit_text}")))
-    }
-
-    /// Cancel-safe.
-    pub(crate) async fn pause(&mut self) {
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 5 / 4).min(PAUSE.1);
+/// Whether a restore that failed is to be tried again, and the line to tell before; the failure when it was tried for long
+/// enough.
+pub(crate) fn again(patience: &mut Patience, failure: Failure) -> Result<Option<String>, Failure> {
+    tracing::info!(%failure, "restore");
+    match patience.again(failure.code == "DP-UNREACHABLE") {
+        Again::No => Err(failure),
+        Again::Quietly => Ok(None),
+        Again::Tell(limit) => Ok(Some(format!("{failure}; trying again for {limit}"))),
     }
 }
 
@@ -81,13 +49,13 @@ async fn put_back(
     mut hook: Option<&mut dyn SpliceHook>,
     shared: &Shared,
 ) -> Result<Outcome, Failure> {
-    let mut patience = Patience::begin();
+    let mut patience = Patience::default();
     loop {
         let hook = hook.as_mut().map(|hook| &mut **hook as &mut dyn SpliceHook);
         match swap.undo(hook).await {
             Ok(outcome) => return Ok(outcome),
             Err(error) => {
-                if let Some(line) = patience.spent(error.into())? {
+                if let Some(line) = again(&mut patience, error.into())? {
                     shared.outlet.notice(&line).await;
                 }
             }
