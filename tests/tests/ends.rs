@@ -372,6 +372,17 @@ async fn told(shop: &Namespace, laptop: &Laptop, words: &str) -> Result<String> 
     Ok(text.replace(shop.name(), "NAMESPACE").replace(&laptop.user(), "USER").replace(&host, "HOST"))
 }
 
+/// All processes of ours at once: none may see another die.
+fn kill_all(laptop: &Laptop, swap: &Run) -> Result<()> {
+    let (session, helper) = (laptop.session_process()?, laptop.helper()?);
+    swap.signal(Signal::SIGSTOP)?;
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        session.signal(signal);
+        helper.signal(signal);
+    }
+    swap.signal(Signal::SIGKILL)
+}
+
 /// Also the columns of `devproxy status`, which are as wide as names and ages.
 fn filters() -> insta::internals::SettingsBindDropGuard {
     let mut settings = snapshots::filters();
@@ -456,13 +467,7 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
 
     // All at once, and the program has nobody.
     let swap = swapped(&laptop, &["shopd"]).await?;
-    let (session, helper) = (laptop.session_process()?, laptop.helper()?);
-    swap.signal(Signal::SIGSTOP)?;
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        session.signal(signal);
-        helper.signal(signal);
-    }
-    swap.signal(Signal::SIGKILL)?;
+    kill_all(&laptop, &swap)?;
     shop.until("the end of all but the program", SWAP, async || laptop.processes().len() == 1).await?;
     insta::assert_snapshot!(told("restore --stale").await?, @"
     exit code 0
@@ -473,13 +478,7 @@ async fn what_was_killed_on_this_laptop_is_over_at_once_for_it_alone() -> Result
 
     // The same, and somebody else puts it back, who cannot see the program.
     let swap = swapped(&laptop, &["shopd"]).await?;
-    let (session, helper) = (laptop.session_process()?, laptop.helper()?);
-    swap.signal(Signal::SIGSTOP)?;
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        session.signal(signal);
-        helper.signal(signal);
-    }
-    swap.signal(Signal::SIGKILL)?;
+    kill_all(&laptop, &swap)?;
     other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
     insta::assert_snapshot!(told("restore cart").await?, @"
     exit code 0
