@@ -51,6 +51,15 @@ impl Failure {
         self.code == "DP-SESSION-ENDED"
     }
 
+    /// An interruption in these words; any other failure as it is.
+    #[must_use]
+    pub fn if_interrupted(self, cause: &str, hint: impl fmt::Display) -> Self {
+        match self.code.as_str() {
+            "DP-INTERRUPTED" => Self { cause: cause.to_owned(), ..self }.hint(hint),
+            _ => self,
+        }
+    }
+
     /// Ctrl-C or SIGTERM before the program ran.
     pub fn interrupted() -> Self {
         Self::new("DP-INTERRUPTED", "interrupted").exit(EXIT_INTERRUPTED)

@@ -47,7 +47,15 @@ impl App {
         Self::shop_of(Image::Shop, name)
     }
 
-    /// The same from an image that holds nothing else.
+    /// `shopd` on a host port, which is there once per node: two of its pods never run together. Also the port.
+    pub fn shop_on_host_port(name: &str) -> (Self, u32) {
+        let port = 20_000 + std::process::id() % 10_000;
+        let ports = json!([{"name": "http", "containerPort": 8080, "hostPort": port}]);
+        let app = Self::of(Image::Shop, name).env("NAME", name).env("DRAIN", "1");
+        (app.container(json!({"ports": ports})), port)
+    }
+
+    /// The same as [`App::shop`] from an image that holds nothing else.
     pub fn bare_shop(name: &str) -> Self {
         Self::shop_of(Image::ShopBare, name)
     }

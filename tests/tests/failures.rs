@@ -156,11 +156,8 @@ async fn a_step_that_fails_undoes_all_before_it() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_original_that_left_first_comes_back_after_a_step_that_fails() -> Result<()> {
     let bed = Bed::get().await?;
-    // A host port is there once per node.
-    let port = 20_000 + std::process::id() % 10_000;
-    let ports = json!([{"name": "http", "containerPort": 8080, "hostPort": port}]);
-    let app = App::of(Image::Shop, "cart").env("NAME", "cart").env("DRAIN", "1");
-    let place = Place::open(&bed, "first", app.container(json!({"ports": ports}))).await?;
+    let (app, _) = App::shop_on_host_port("cart");
+    let place = Place::open(&bed, "first", app).await?;
     for denied in ["stand-in to 1", "pods create", "port-forward"] {
         let denial = Denial::of(&place.shop, &expression(denied)).await.context(denied)?;
         let exit = place.swap().await.context(denied)?;

@@ -278,11 +278,7 @@ async fn one_on_a_low_port_behind_a_named_target_port_and_a_headless_service() -
 async fn one_that_leaves_no_room_for_a_second_pod_goes_first() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop) = place(&bed, "room").await?;
-    // A host port is there once per node.
-    let port = 20_000 + std::process::id() % 10_000;
-    let ports = json!([{"name": "http", "containerPort": 8080, "hostPort": port}]);
-    let app =
-        App::of(Image::Shop, "cart").env("NAME", "cart").env("DRAIN", "1").container(json!({"ports": ports}));
+    let (app, port) = App::shop_on_host_port("cart");
     shop.deploy(app).await?;
     shop.apply(&json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart"},

@@ -56,9 +56,7 @@ async fn tell(events: &Objects<'_>, event: &Value) {
 fn swapped(record: &Record, original: &Original) -> Value {
     let holder = &record.holder;
     let message = format!(
-        "swapped by {}@{} since {}; `devproxy restore {}` puts it back, with --force also while they use it",
-        holder.user,
-        holder.host,
+        "swapped by {holder} since {}; `devproxy restore {}` puts it back, with --force also while they use it",
         record.since,
         record.title()
     );
@@ -68,8 +66,8 @@ fn swapped(record: &Record, original: &Original) -> Value {
 fn restored(record: &Record, original: &Original, by: &Holder) -> Value {
     let holder = &record.holder;
     let message = format!(
-        "scaled back to {} replicas by {}@{}; it was swapped by {}@{} since {}",
-        original.replicas, by.user, by.host, holder.user, holder.host, record.since
+        "scaled back to {} replicas by {by}; it was swapped by {holder} since {}",
+        original.replicas, record.since
     );
     event(record, original, "DevproxyRestored", "restored", &message)
 }

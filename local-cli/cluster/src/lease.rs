@@ -169,7 +169,7 @@ fn object(record: &Record, now: Timestamp) -> Value {
             "annotations": {RECORD_ANNOTATION: record.to_json()},
         },
         "spec": {
-            "holderIdentity": format!("{}@{}", record.holder.user, record.holder.host),
+            "holderIdentity": record.holder.to_string(),
             "leaseDurationSeconds": GRACE_SECONDS,
             "acquireTime": MicroTime(now),
             "renewTime": MicroTime(now),

@@ -28,7 +28,7 @@ const LONGEST: usize = 63;
 const LONGEST_SUFFIX: usize = 6;
 /// Characters of a session id.
 const ID_LENGTH: usize = 10;
-/// Lower-case base 32 without look-alikes of letters (`l`, `1`) and without the vowel of most words, `o`.
+/// Base 32: lower-case letters and digits without `l` and `1`, `o` (there is `0`) and `3`.
 const ALPHABET: &[u8; 32] = b"bcdfghjkmnpqrstvwxz2456789ayeui0";
 
 /// A new session id: 50 random bits.

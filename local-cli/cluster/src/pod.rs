@@ -12,6 +12,7 @@ use crate::{
     name::SESSION_LABEL,
     plan::{FileRoot, file_roots_of_pod},
     resource::{Kind, Objects},
+    slices::is_leaving,
     wait::{Follow, Seen},
 };
 
@@ -73,7 +74,7 @@ enum State {
 
 /// Whether the pod's condition `Ready` is true and it is not being deleted.
 pub(crate) fn is_ready(pod: &Value) -> bool {
-    text(pod, "/metadata/deletionTimestamp").is_empty()
+    !is_leaving(pod)
         && list(pod, "/status/conditions")
             .iter()
             .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "True")
@@ -124,7 +125,10 @@ pub async fn find_agent(
 ) -> Result<Option<AgentPod>, ClusterError> {
     let connection = connection.in_namespace(namespace);
     let (pods, _) = Objects::new(&connection, Kind::Pod).list(&format!("{SESSION_LABEL}={session}")).await?;
-    Ok(pods.iter().find(|pod| is_running(pod, container) && is_alive(pod)).map(|pod| agent(pod, container)))
+    Ok(pods
+        .iter()
+        .find(|pod| is_running(pod, container) && !is_leaving(pod))
+        .map(|pod| agent(pod, container)))
 }
 
 /// Waits until the agent's container is said to run. `Processor` when it is built for another one. `placed` gets the
@@ -217,13 +221,9 @@ async fn require_pod_possible(connection: &Connection, stand_in: &str) -> Result
 fn newest<'a>(seen: &'a Seen, container: &str) -> Option<(&'a Value, State)> {
     let pod = seen
         .values()
-        .filter(|pod| is_alive(pod))
+        .filter(|pod| !is_leaving(pod))
         .max_by(|a, b| text(a, "/metadata/creationTimestamp").cmp(text(b, "/metadata/creationTimestamp")))?;
     Some((pod, state(pod, container)))
-}
-
-fn is_alive(pod: &Value) -> bool {
-    text(pod, "/metadata/deletionTimestamp").is_empty()
 }
 
 /// Now, also after an earlier end: the kubelet starts an agent that died again.

@@ -26,7 +26,7 @@ pub async fn stand_in_lost(
         let _ = timeout(LOOK, sooner.notified()).await;
         if stand_in_is_gone(connection, stand_in).await {
             return match restored_by(connection, stand_in, lease).await {
-                Some(by) => ClusterError::Ended { by: format!("{}@{}", by.user, by.host) },
+                Some(by) => ClusterError::Ended { by: by.to_string() },
                 None => ClusterError::StandInLost { stand_in: stand_in.to_owned() },
             };
         }

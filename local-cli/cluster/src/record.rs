@@ -19,7 +19,7 @@ use crate::{
 /// Version of [`Record`].
 pub const SCHEMA: u32 = 1;
 
-/// Who holds a session.
+/// Who holds a session. `Display` is `user@host`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Login name on the laptop.
@@ -29,6 +29,12 @@ pub struct Holder {
     /// Where the processes run, once they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.user, self.host)
+    }
 }
 
 /// How far a session has come.

@@ -22,10 +22,11 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, wanted: &Restore, signals: &mut Signals) -> Result<u8, Failure> {
-    signals.during(Box::pin(restore(global, wanted))).await.map_err(|failure| match failure.code.as_str() {
-        "DP-INTERRUPTED" => Failure { cause: "left before the restore was done".to_owned(), ..failure }
-            .hint("a session that lives goes on with it; `devproxy restore` again finishes any other"),
-        _ => failure,
+    signals.during(Box::pin(restore(global, wanted))).await.map_err(|failure| {
+        failure.if_interrupted(
+            "left before the restore was done",
+            "a session that lives goes on with it; `devproxy restore` again finishes any other",
+        )
     })
 }
 
@@ -42,8 +43,7 @@ async fn restore(global: &Global, wanted: &Restore) -> Result<u8, Failure> {
     let named = if named.is_empty() {
         Vec::from_iter(the_only(&connection, &progress).await?)
     } else {
-        let namespace = |target: &Target| target.namespace.clone().unwrap_or(connection.namespace.clone());
-        named.into_iter().map(|target| Wanted { namespace: namespace(&target), name: target.name }).collect()
+        named.into_iter().map(|target| Wanted::of(target, &connection)).collect()
     };
     let Some((last, before)) = named.split_last() else { return Ok(0) };
     let mut code = 0;
@@ -96,12 +96,12 @@ fn single(mut found: Vec<(String, String, String)>) -> Result<Option<Wanted>, Fa
 /// `swap --take-over`: ends the session that holds `target`, whoever has it.
 pub(super) async fn take(
     connection: &Connection,
-    target: &str,
+    target: Target,
     session: String,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let namespace = Target::parse(target)?.namespace.unwrap_or_else(|| connection.namespace.clone());
-    one(connection, &Wanted { namespace, name: session }, true, progress).await
+    let wanted = Wanted { name: session, ..Wanted::of(target, connection) };
+    one(connection, &wanted, true, progress).await
 }
 
 /// A session by id, Deployment or namespace/Deployment.
@@ -153,6 +153,12 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// In the connection's namespace, unless it names one.
+    fn of(target: Target, connection: &Connection) -> Self {
+        let namespace = target.namespace.unwrap_or_else(|| connection.namespace.clone());
+        Self { namespace, name: target.name }
+    }
+
     /// Whether a session of this laptop is meant. A name alone is of the namespace that we are in.
     fn is(&self, status: &Status) -> bool {
         self.name == status.id || (self.name == status.name && self.namespace == status.namespace)

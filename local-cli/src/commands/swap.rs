@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> Result<u8, Failure> {
-    super::target(global, &swap.target)?;
+    let target = super::target(global, &swap.target)?;
     let settings = SwapSettings {
         target: swap.target.clone(),
         container: swap.container.clone(),
@@ -60,7 +60,7 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
         super::planned(global, signals, async |connection| match planned(connection, &settings).await {
             Err(ClusterError::Held { session, deployment, .. }) if swap.take_over => {
                 taking = Some(deployment);
-                Box::pin(restore::take(connection, &swap.target, session, &progress)).await?;
+                Box::pin(restore::take(connection, target, session, &progress)).await?;
                 progress.begun("plan");
                 since = Instant::now();
                 Ok(planned(connection, &settings).await?)
@@ -68,11 +68,11 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
             plan => Ok(plan?),
         });
     let (session, plan) = planning.await.map_err(|failure| match taking {
-        Some(deployment) if failure.code == "DP-INTERRUPTED" => {
-            Failure { cause: "left before it was taken over".to_owned(), ..failure }
-                .hint(format!("`devproxy restore {deployment} --force` finishes what was begun"))
-        }
-        _ => failure,
+        Some(deployment) => failure.if_interrupted(
+            "left before it was taken over",
+            format!("`devproxy restore {deployment} --force` finishes what was begun"),
+        ),
+        None => failure,
     })?;
     progress.done("plan", &summary(&plan), since.elapsed());
     for warning in &plan.warnings {

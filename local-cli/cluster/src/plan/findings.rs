@@ -9,6 +9,7 @@ use crate::{
     name::SESSION_LABEL,
     pod::words_of_failure,
     quantity::milli,
+    slices::is_leaving,
 };
 
 /// Below so much CPU the agent is throttled under load, in thousandths of a core.
@@ -23,7 +24,7 @@ pub(super) fn suitable(deployment: &Value) -> Result<(), ClusterError> {
     if labels.is_some_and(|labels| labels.get(SESSION_LABEL).is_some()) {
         return refuse("it is the stand-in of a session");
     }
-    if !text(deployment, "/metadata/deletionTimestamp").is_empty() {
+    if is_leaving(deployment) {
         return refuse("it is being deleted");
     }
     let spec = deployment.pointer("/spec/template/spec").unwrap_or(&Value::Null);
@@ -162,8 +163,7 @@ fn no_room_for_both(found: &Found, template: &Value, spec: &Value) -> Option<Str
 /// other admission fill in stands in a pod, not in its template.
 fn full_quota(found: &Found, spec: &Value) -> Option<(String, String)> {
     let ended = |pod: &Value| matches!(text(pod, "/status/phase"), "Failed" | "Succeeded");
-    let alive =
-        found.pods.iter().filter(|pod| text(pod, "/metadata/deletionTimestamp").is_empty() && !ended(pod));
+    let alive = found.pods.iter().filter(|pod| !is_leaving(pod) && !ended(pod));
     let pod =
         alive.max_by_key(|pod| text(pod, "/metadata/creationTimestamp")).and_then(|pod| pod.get("spec"));
     let of = |spec: &Value, section: &str, unit: &str| -> i128 {
@@ -288,8 +288,7 @@ pub(super) fn warnings(
 
 /// Why none of these pods is ready, where they do not say so themselves.
 fn not_yet(pods: &[Value]) -> &'static str {
-    let (leaving, alive): (Vec<&Value>, Vec<&Value>) =
-        pods.iter().partition(|pod| !text(pod, "/metadata/deletionTimestamp").is_empty());
+    let (leaving, alive): (Vec<&Value>, Vec<&Value>) = pods.iter().partition(|pod| is_leaving(pod));
     if alive.iter().any(|pod| text(pod, "/status/phase") == "Running") {
         "they run, but their readiness probes have not succeeded"
     } else if !alive.is_empty() {

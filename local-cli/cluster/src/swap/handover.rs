@@ -51,12 +51,10 @@ impl Swap {
         let Some(planned) = self.plan.original.clone() else { return Ok(()) };
         let title = self.plan.title();
         let changed = |change: String| ClusterError::Changed { deployment: title.clone(), change };
+        // As long as they are there for sure: afterwards an API server that is away could hide their end.
+        let (pods, _) = Objects::new(&self.connection, Kind::Pod).list(&original_pods(&planned)).await?;
+        self.leaving.extend(pods.iter().flat_map(pod::addresses));
         for _ in 0..CONFLICTS {
-            if self.leaving.is_empty() {
-                let (pods, _) =
-                    Objects::new(&self.connection, Kind::Pod).list(&original_pods(&planned)).await?;
-                self.leaving = pods.iter().flat_map(pod::addresses).collect();
-            }
             let Some(current) = self.deployments().find(&planned.name).await? else {
                 return Err(changed("it was deleted".into()));
             };
