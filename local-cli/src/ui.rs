@@ -16,7 +16,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
-use self::fit::{middle, printable};
+use self::fit::printable;
 use crate::{Failure, invocation::spoken};
 
 /// Progress lines as in `  ✓ agent     cart-devproxy-k7f2 running on node-3   1.9 s`.
@@ -54,7 +54,7 @@ impl Progress {
         } else if self.terminal {
             let mut spinner = self.spinner();
             let bar = spinner.get_or_insert_with(new_spinner);
-            bar.set_message(middle(&printable(text), self.width().saturating_sub(SPINNER)).into_owned());
+            bar.set_message(fit::start(&printable(text), self.width().saturating_sub(SPINNER)).into_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
         }
     }
@@ -176,14 +176,14 @@ fn done_line(step: &str, text: &str, time: &str, width: usize) -> String {
         let time = time.split(',').next().unwrap_or(time).trim();
         let ends = MARK + fit::width(step) + fit::width(time) + 2;
         let room = width.saturating_sub(ends);
-        let text = if room < LEAST { "".into() } else { middle(text, room) };
+        let text = if room < LEAST { "".into() } else { fit::start(text, room) };
         let words = [step, &text, time].into_iter().filter(|word| !word.is_empty());
         return words.collect::<Vec<_>>().join(" ");
     }
     // A space before the time, and one column that stays free, for terminals that wrap when the last is written.
     let room = width.saturating_sub(MARK + 1 + fit::width(time) + 2);
     let head = format!("{step:<9} {text}");
-    let head = middle(&head, room);
+    let head = fit::start(&head, room);
     let pad = TIME_COLUMN.min(room).saturating_sub(fit::width(&head));
     format!("{head}{:pad$} {time}", "")
 }
@@ -211,10 +211,10 @@ mod tests {
         insta::assert_snapshot!(lines("agent", long), @"
         ✓ agent     cart-devproxy-k7f2 running on node-3 (image of cart, nothing pulled), 世界     1.9 s
         ✓ agent     cart-devproxy-k7f2 running on node-3 (image of cart, nothing pulled), 世界     1.9 s
-        ✓ agent     cart-devproxy-k7f2 runn…e of cart, nothing pulled), 世界   1.9 s
-        ✓ agent     cart-devproxy… nothing pulled), 世界   1.9 s
-        ✓ agent cart-devprox…lled), 世界 1.9 s
-        ✓ agent ca… 1.9 s
+        ✓ agent     cart-devproxy-k7f2 running on node-3 (image of cart,…      1.9 s
+        ✓ agent     cart-devproxy-k7f2 running on…         1.9 s
+        ✓ agent cart-devproxy-k7f2… 1.9 s
+        ✓ agent car… 1.9 s
         ");
         insta::assert_snapshot!(lines("tunnel", short), @"
         ✓ tunnel    11 ms                                                                          1.9 s

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use devproxy_tests::{App, Bed, Laptop, Namespace, Objects, Run, snapshots};
+use devproxy_tests::{App, Bed, Image, Laptop, Namespace, Objects, Run, snapshots};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -129,6 +129,37 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     laptop.session_process()?.signal(Signal::SIGTERM);
     let exit = swap.wait(RESTORE).await?;
     assert!(exit.code() == 125 && exit.stderr.contains("ended by SIGTERM"), "{exit:?}");
+    gone(&shop, &laptop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_taken_away_before_its_agent_runs_says_by_whom() -> Result<()> {
+    let bed = Bed::get().await?;
+    let shop = bed.namespace("early").await?;
+    // No agent yet, and a pod that takes its time to end: so long the Lease tells whose work it is.
+    let first = json!({
+        "initContainers": [{
+            "name": "first", "image": Image::Busybox.reference(), "imagePullPolicy": "IfNotPresent",
+            "command": ["sleep", "3600"],
+        }],
+        "terminationGracePeriodSeconds": 5,
+    });
+    shop.deploy(App::shop("cart").replicas(0).pod(first)).await?;
+    let (laptop, other) = (bed.laptop().await?, bed.laptop().await?);
+    laptop.login(&shop).await?;
+    other.login(&shop).await?;
+    let before = shop.objects().await?;
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "shopd"])?.spawn()?;
+    let running = "jsonpath={.items[*].status.initContainerStatuses[*].state.running}";
+    shop.until("the first container", SWAP, async || {
+        shop.kubectl(["get", "pods", "-o", running]).await.is_ok_and(|running| !running.is_empty())
+    })
+    .await?;
+    other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
+    let exit = swap.wait(RESTORE).await?;
+    let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
+    let told = format!("error: the session was ended by {}@{host} [DP-SESSION-ENDED]\n", other.user());
+    assert!(exit.code() == 125 && exit.stderr.contains(&told), "{exit:?}");
     gone(&shop, &laptop, &before).await
 }
 

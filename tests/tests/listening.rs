@@ -109,6 +109,25 @@ async fn the_advice_comes_once_and_not_for_a_port_beside_the_right_one() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_on_which_nobody_listens_is_told_beside_one_that_answers() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = cart(&bed, "gap").await?;
+    let words = ["swap", "cart", "-p", "9999", "--hold", "20", "--", "shopd"];
+    let mut swap = laptop.devproxy(words)?.spawn()?;
+    swap.wait_for("nobody listens on 9999: clients there wait 20 s for it, then are refused", SWAP).await?;
+    shop.until_swapped("cart").await?;
+    shop.until("the gap", SOON, async || {
+        status(&laptop)
+            .await
+            .is_ok_and(|(phase, _)| phase.starts_with("swapped, nobody listens on 9999 for "))
+    })
+    .await?;
+    let (_, here) = status(&laptop).await?;
+    ensure!(here["silence"]["ports"] == json!([{"pod": 9999, "local": 9999}]), "{here}");
+    end(&shop, swap).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_original_without_ports_is_not_taken_away_without_a_word() -> Result<()> {
     let bed = Bed::get().await?;
     let shop = bed.namespace("portless").await?;

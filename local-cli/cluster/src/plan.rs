@@ -169,6 +169,8 @@ pub struct DeclaredPort {
     pub name: Option<String>,
     /// The first Service that leads to it.
     pub service: Option<String>,
+    /// Whether the user named it.
+    pub mapped: bool,
 }
 
 /// Something the user should know before.

@@ -25,17 +25,23 @@ pub async fn stand_in_lost(
     loop {
         let _ = timeout(LOOK, sooner.notified()).await;
         if stand_in_is_gone(connection, stand_in).await {
-            return match restored_by(connection, stand_in, lease).await {
-                Some(by) => ClusterError::Ended { by: by.to_string() },
-                None => ClusterError::StandInLost { stand_in: stand_in.to_owned() },
-            };
+            return cause(connection, stand_in, lease).await;
         }
     }
 }
 
-async fn restored_by(connection: &Connection, stand_in: &str, lease: &str) -> Option<Holder> {
+/// Why the stand-in is gone: somebody restores its session or has taken it over, as the Lease tells; else it was deleted.
+pub(crate) async fn cause(connection: &Connection, stand_in: &str, lease: &str) -> ClusterError {
+    match ended_by(connection, stand_in, lease).await {
+        Some(by) => ClusterError::Ended { by: by.to_string() },
+        None => ClusterError::StandInLost { stand_in: stand_in.to_owned() },
+    }
+}
+
+async fn ended_by(connection: &Connection, stand_in: &str, lease: &str) -> Option<Holder> {
     let lease = Objects::new(connection, Kind::Lease).find(lease).await.ok()??;
-    Record::of_lease(&lease).ok().filter(|record| record.stand_in == stand_in)?.restored_by
+    let record = Record::of_lease(&lease).ok()?;
+    if record.stand_in == stand_in { record.restored_by } else { Some(record.holder) }
 }
 
 /// One look, for certain.

@@ -61,6 +61,11 @@ pub enum OriginalOutcome {
         /// So many.
         replicas: i64,
     },
+    /// An earlier restore came so far: it has had its replicas again before this one.
+    Back {
+        /// So many.
+        replicas: i64,
+    },
     /// Somebody scaled it meanwhile; left as it is.
     Rescaled {
         /// So many.
@@ -101,8 +106,8 @@ pub async fn restore(
     hook: Option<&mut dyn SpliceHook>,
 ) -> Result<Outcome, ClusterError> {
     let connection = connection.in_namespace(&record.namespace);
-    let record = begin(&connection, record, by).await?;
-    let restore = Restore { connection: &connection, record: &record, by, progress };
+    let (record, is_released) = begin(&connection, record, by).await?;
+    let restore = Restore { connection: &connection, record: &record, is_released, by, progress };
     let mut problems = Vec::new();
     let (original, ready);
     if record.original_first {
@@ -137,16 +142,20 @@ pub async fn restore(
     Ok(Outcome { original, ready: ready.len(), problems })
 }
 
-/// The record as the Lease has it: it may be newer than the caller's.
-async fn begin(connection: &Connection, record: &Record, by: &Holder) -> Result<Record, ClusterError> {
+/// The record as the Lease has it: it may be newer than the caller's. Also whether there is no Lease any more.
+async fn begin(
+    connection: &Connection,
+    record: &Record,
+    by: &Holder,
+) -> Result<(Record, bool), ClusterError> {
     let mut record = record.clone();
     let Some(lease) = Objects::new(connection, Kind::Lease).find(&record.lease).await? else {
-        return Ok(record);
+        return Ok((record, true));
     };
     if lease::session_of(&lease) != record.session {
         // What is done to the original meanwhile is the other session's.
         record.phase = Phase::Prepared;
-        return Ok(record);
+        return Ok((record, false));
     }
     if let Ok(newer) = Record::of_lease(&lease) {
         record = newer;
@@ -162,12 +171,14 @@ async fn begin(connection: &Connection, record: &Record, by: &Holder) -> Result<
             Err(error) => return Err(error),
         }
     }
-    Ok(record)
+    Ok((record, false))
 }
 
 struct Restore<'a> {
     connection: &'a Connection,
     record: &'a Record,
+    /// The Lease goes last: a restore came to its end before (its answer may be lost), or somebody deleted the Lease.
+    is_released: bool,
     by: &'a Holder,
     progress: &'a mpsc::Sender<Progress>,
 }
@@ -193,7 +204,9 @@ impl Restore<'_> {
         }
         let expected = match &outcome {
             // A broken one is not waited for, nor is one that never left.
-            OriginalOutcome::Restored { replicas } => (*replicas).min(original.ready),
+            OriginalOutcome::Restored { replicas } | OriginalOutcome::Back { replicas } => {
+                (*replicas).min(original.ready)
+            }
             OriginalOutcome::Rescaled { replicas } if original.ready > 0 => *replicas,
             OriginalOutcome::Untouched if self.record.phase != Phase::Prepared => original.ready,
             _ => 0,
@@ -239,6 +252,12 @@ impl Restore<'_> {
                 return Ok(OriginalOutcome::Deleted);
             };
             match decide(&current, original, self.record.phase) {
+                // The ownership that told it as ours was given back before the Lease.
+                Decision::Leave(OriginalOutcome::Rescaled { replicas })
+                    if self.is_released && replicas == original.replicas =>
+                {
+                    return Ok(OriginalOutcome::Back { replicas });
+                }
                 Decision::Leave(outcome) => return Ok(outcome),
                 Decision::Scale => {}
             }
@@ -416,7 +435,7 @@ fn decide(current: &Value, original: &Original, phase: Phase) -> Decision {
         replicas if !ours && phase == Phase::Swapped => OriginalOutcome::Rescaled { replicas },
         replicas if replicas == original.replicas && !ours => OriginalOutcome::Untouched,
         // An earlier restore came so far.
-        replicas if replicas == original.replicas => OriginalOutcome::Restored { replicas },
+        replicas if replicas == original.replicas => OriginalOutcome::Back { replicas },
         0 if ours => return Decision::Scale,
         replicas => OriginalOutcome::Rescaled { replicas },
     })
@@ -454,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_second_restore_finds_the_first() {
-        let leave = Decision::Leave(OriginalOutcome::Restored { replicas: 3 });
+        let leave = Decision::Leave(OriginalOutcome::Back { replicas: 3 });
         assert_eq!(decided(&current("u-1", 3, "devproxy"), Phase::Restoring), leave);
         let untouched = Decision::Leave(OriginalOutcome::Untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::Prepared), untouched);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A laptop tells every 10 s that it is there; one that was not heard of for so long may be gone.
-const QUIET: SignedDuration = SignedDuration::from_secs(30);
+const QUIET: SignedDuration = SignedDuration::from_secs(15);
 
 /// One session, from both sides.
 #[derive(Debug, Serialize)]

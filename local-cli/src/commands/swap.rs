@@ -186,6 +186,7 @@ mod tests {
             local,
             name: None,
             service: service.map(str::to_owned),
+            mapped: port != local,
         };
         Plan {
             session: "k7f2abcdef".into(),

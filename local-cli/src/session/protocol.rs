@@ -103,7 +103,7 @@ pub struct Status {
     pub phase: String,
     /// The agent's pod.
     pub pod: Option<String>,
-    /// Nobody listens where clients are led to.
+    /// Ports on which nobody listens, of those where somebody should.
     #[serde(default)]
     pub silence: Option<Silence>,
     /// Process id of the user's program.
@@ -128,8 +128,13 @@ pub struct Silence {
 impl Silence {
     /// `8080 or 9090`
     pub fn any(&self) -> String {
-        self.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+        any(&self.ports)
     }
+}
+
+/// `8080 or 9090`
+pub fn any(ports: &[PortPair]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// A port of the pod, and where the program answers for it. `Display` is how people read it: `8080→3000`.

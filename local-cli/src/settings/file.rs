@@ -72,8 +72,14 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<Option<String>, Failure> 
 pub(super) fn entries(text: &str, file: &str) -> Result<Vec<Entry>, Failure> {
     let line = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
     let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(String::new(), |span: Range<usize>| format!(":{}", line(span.start)));
-        Failure::new("DP-CONFIG", format!("{file}{at}: {}", error.message().replace('\n', ", ")))
+        let at = error.span().map(|span: Range<usize>| line(span.start));
+        let said = at.and_then(|at| text.lines().nth(at - 1)).unwrap_or_default().trim();
+        let at = at.map_or(String::new(), |at| format!(":{at}"));
+        let cause = match said.strip_suffix('=') {
+            Some(key) => format!("`{}` has no value", key.trim()),
+            None => error.message().replace('\n', ", "),
+        };
+        Failure::new("DP-CONFIG", format!("{file}{at}: {cause}"))
             .hint("the file is TOML: a `key = value` a line, text in quotes")
     })?;
     let mut entries: Vec<Entry> = table

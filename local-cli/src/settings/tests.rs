@@ -210,6 +210,14 @@ fn a_mistake_in_a_file_is_one_line_with_its_place() {
     hint: `port`: further port of the pod, and where the program listens for it
     ");
     insta::assert_snapshot!(text("namespace = "), @"
+    devproxy.toml:1: `namespace` has no value [DP-CONFIG]
+    hint: the file is TOML: a `key = value` a line, text in quotes
+    ");
+    insta::assert_snapshot!(text("hold =\nnamespace = shop"), @"
+    devproxy.toml:1: `hold` has no value [DP-CONFIG]
+    hint: the file is TOML: a `key = value` a line, text in quotes
+    ");
+    insta::assert_snapshot!(text("namespace = shop"), @"
     devproxy.toml:1: string values must be quoted, expected literal string [DP-CONFIG]
     hint: the file is TOML: a `key = value` a line, text in quotes
     ");

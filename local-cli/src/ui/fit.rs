@@ -20,6 +20,19 @@ pub fn middle(text: &str, room: usize) -> Cow<'_, str> {
     format!("{head}…{tail}").into()
 }
 
+/// `text` in at most `room` columns, cut behind a word where that leaves more than half of them.
+pub fn start(text: &str, room: usize) -> Cow<'_, str> {
+    if width(text) <= room {
+        return text.into();
+    }
+    let Some(room) = room.checked_sub(1) else { return "".into() };
+    let head = taken(text.chars(), room);
+    let is_whole = text[head.len()..].starts_with(' ');
+    let last = if is_whole { None } else { head.rfind(' ').map(|at| &head[..at]) };
+    let head = last.filter(|head| 2 * width(head) > room).unwrap_or(&head);
+    format!("{}…", head.trim_end()).into()
+}
+
 /// As many of the characters as fit.
 fn taken(characters: impl Iterator<Item = char>, room: usize) -> String {
     let mut taken = String::new();
@@ -63,6 +76,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sentence_is_cut_between_words() {
+        let text = "1 stand-in pod, cart 1 → 0 replicas";
+        assert_eq!(start(text, 80), text);
+        assert_eq!(start(text, 22), "1 stand-in pod, cart…");
+        assert_eq!(start(text, 21), "1 stand-in pod, cart…");
+        assert_eq!(start(text, 20), "1 stand-in pod,…");
+        // A long word is worth more than none.
+        assert_eq!(start("a cart-devproxy-k7f2", 12), "a cart-devp…");
+        assert_eq!((start(text, 1), start(text, 0)), ("…".into(), "".into()));
+    }
+
+    #[test]
     fn the_terminal_obeys_no_word_of_the_cluster() {
         assert_eq!(printable("a\x1b[2Jb\u{9b}31m\tc\nd\u{202e}"), "a\u{fffd}[2Jb\u{fffd}31m c d\u{fffd}");
         assert_eq!(printable("plain → text …"), "plain → text …");
@@ -71,7 +96,9 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_wider_than_its_room(text in "\\PC{0,60}", room in 0usize..40) {
-            prop_assert!(width(&middle(&text, room)) <= room.max(width(&text).min(room)));
+            for cut in [middle, start] {
+                prop_assert!(width(&cut(&text, room)) <= room);
+            }
         }
     }
 }

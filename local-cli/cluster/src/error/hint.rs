@@ -80,7 +80,7 @@ impl ClusterError {
             Self::NoNamespace { .. } => "-n NAMESPACE or --context NAME selects another".into(),
             Self::LeaseLost { .. } => "somebody restored it by hand; the session ends".into(),
             Self::Ended { .. } => "`devproxy status` shows who holds it now".into(),
-            Self::StandInLost { .. } => "somebody deleted it; the original is put back".into(),
+            Self::StandInLost { .. } => "somebody deleted it, or restored the session; the original is put back".into(),
             Self::Record { .. } => "use a devproxy at least as new as the one that made it".into(),
             Self::Schedule { .. } => {
                 "the original would not start here either; `kubectl get events` tells more".into()

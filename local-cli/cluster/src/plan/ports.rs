@@ -21,7 +21,14 @@ pub(super) fn of(
     mappings: &[PortMapping],
 ) -> (Vec<DeclaredPort>, Vec<String>) {
     let mut ports: Vec<DeclaredPort> = declared(template, |name| name == container)
-        .map(|(protocol, port, name)| DeclaredPort { protocol, port, local: port, name, service: None })
+        .map(|(protocol, port, name)| DeclaredPort {
+            protocol,
+            port,
+            local: port,
+            name,
+            service: None,
+            mapped: false,
+        })
         .collect();
     let elsewhere: Vec<_> = declared(template, |name| name != container).collect();
     let labels = template.pointer("/metadata/labels");
@@ -41,6 +48,7 @@ pub(super) fn of(
                         local: port,
                         name: port_name,
                         service: Some(name(service).to_owned()),
+                        mapped: false,
                     }),
                 }
             }
@@ -48,13 +56,17 @@ pub(super) fn of(
     }
     for mapping in mappings {
         match ports.iter_mut().find(|known| (known.protocol, known.port) == (mapping.protocol, mapping.pod)) {
-            Some(known) => known.local = mapping.local,
+            Some(known) => {
+                known.local = mapping.local;
+                known.mapped = true;
+            }
             None => ports.push(DeclaredPort {
                 protocol: mapping.protocol,
                 port: mapping.pod,
                 local: mapping.local,
                 name: None,
                 service: None,
+                mapped: true,
             }),
         }
     }

@@ -1,7 +1,11 @@
 //! The ports that clients are led to: whether anybody listens there, for `devproxy status`; and a word at the terminal
 //! when the program listens elsewhere.
 
-use std::{collections::BTreeSet, fmt::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    time::Duration,
+};
 
 use devproxy_capture::{
     Capture, Listener,
@@ -15,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::session::{
     process::Options,
-    protocol::{PortPair, Silence},
+    protocol::{self, PortPair, Silence},
     shared::Shared,
 };
 
@@ -27,8 +31,12 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub(super) struct Awaited {
     /// The TCP ports that a Service targets, else all that are declared; by their number on the laptop.
     ports: Vec<PortPair>,
+    /// These, and what the user named: who listens on one of them may have forgotten another.
+    expected: Vec<PortPair>,
     /// Ports on the laptop on which listening is no mistake.
     known: BTreeSet<u16>,
+    /// How long a client of a port waits on which nobody listens, seconds.
+    hold: u64,
 }
 
 impl Awaited {
@@ -38,9 +46,13 @@ impl Awaited {
         if ports.is_empty() {
             ports = tcp().map(awaited).collect();
         }
-        ports.sort_unstable_by_key(|port| port.local);
+        let named = tcp().filter(|port| port.mapped).map(awaited).filter(|port| !ports.contains(port));
+        let mut expected: Vec<_> = ports.iter().copied().chain(named).collect();
+        for list in [&mut ports, &mut expected] {
+            list.sort_unstable_by_key(|port| port.local);
+        }
         let known = tcp().map(|port| port.local).chain(options.publish.iter().copied());
-        Self { ports, known: known.chain(DEBUGGER_PORTS).collect() }
+        Self { ports, expected, known: known.chain(DEBUGGER_PORTS).collect(), hold: options.hold }
     }
 
     /// As numbered on the laptop.
@@ -68,11 +80,16 @@ impl Awaited {
         port.map_or_else(|| local.to_string(), ToString::to_string)
     }
 
-    fn is_heard<'a>(&self, mut listeners: impl Iterator<Item = &'a Listener>) -> bool {
-        listeners.any(|listener| {
-            listener.protocol == control::Protocol::Tcp
-                && self.ports.iter().any(|port| port.local == listener.port)
-        })
+    /// The expected ports on which nobody listens, of which all listeners are given.
+    fn silent<'a>(&self, listeners: impl Iterator<Item = &'a Listener>) -> Vec<PortPair> {
+        let tcp = listeners.filter(|listener| listener.protocol == control::Protocol::Tcp);
+        let heard: BTreeSet<u16> = tcp.map(|listener| listener.port).collect();
+        self.expected.iter().copied().filter(|port| !heard.contains(&port.local)).collect()
+    }
+
+    /// Whether somebody listens where the handover waits for it.
+    fn is_heard(&self, silent: &[PortPair]) -> bool {
+        !self.ports.iter().all(|port| silent.contains(port))
     }
 
     /// What the program may have opened instead: rather for the network than for itself, rather of a lasting number.
@@ -87,13 +104,15 @@ impl Awaited {
         let first = self.ports.first()?;
         Some(format!(
             "{who} listens on {elsewhere}, nobody on {}: start devproxy with -p {}:{elsewhere}",
-            self.silence().any(),
+            protocol::any(&self.ports),
             first.pod
         ))
     }
 
-    fn silence(&self) -> Silence {
-        Silence { ports: self.ports.clone(), since: Timestamp::now() }
+    /// Somebody listens, but not on these.
+    fn gap(&self, silent: &[PortPair]) -> String {
+        let wait = if self.hold == 0 { String::new() } else { format!("wait {} s for it, then ", self.hold) };
+        format!("nobody listens on {}: clients there {wait}are refused", protocol::any(silent))
     }
 }
 
@@ -107,37 +126,68 @@ pub(super) fn who(listener: Option<&Listener>) -> String {
     owner.map_or_else(|| "the program".to_owned(), |owner| format!("pid {} ({})", owner.pid, owner.command))
 }
 
-/// Keeps the state of `devproxy status`, and gives the advice: once, it stands in the middle of the program's output.
+/// What may be worth a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Remark {
+    /// The program listens on another port than it should.
+    Elsewhere,
+    /// It listens on one of several.
+    Gap,
+}
+
+/// Keeps the state of `devproxy status`, and gives the advice: each once, it stands in the middle of the program's output.
 pub(super) async fn watch(awaited: Awaited, capture: Capture, shared: Shared) {
-    if awaited.ports.is_empty() {
+    if awaited.expected.is_empty() {
         return;
     }
     let mut changes = capture.listeners();
     drop(capture);
-    let (mut elsewhere_since, mut advised) = (None, false);
+    let mut silent_since = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    let mut pending: Option<(Remark, Instant)> = None;
     loop {
         let listeners = changes.borrow_and_update().clone();
-        let heard = awaited.is_heard(listeners.iter());
-        shared.update(|status| {
-            status.silence = (!heard).then(|| status.silence.take().unwrap_or_else(|| awaited.silence()));
-        });
-        let elsewhere = awaited.elsewhere(listeners.iter()).filter(|_| !heard && !advised);
-        elsewhere_since = elsewhere.and(elsewhere_since.or_else(|| Some(Instant::now())));
+        let silent = awaited.silent(listeners.iter());
+        silent_since.retain(|local, _| silent.iter().any(|port| port.local == *local));
+        for port in &silent {
+            silent_since.entry(port.local).or_insert_with(Timestamp::now);
+        }
+        // Since when nobody listens on any of them.
+        let since = silent_since.values().max().copied();
+        let silence = since.map(|since| Silence { ports: silent.clone(), since });
+        shared.update(|status| status.silence = silence);
+
+        let elsewhere = awaited.elsewhere(listeners.iter());
+        let remark = match (awaited.is_heard(&silent), elsewhere) {
+            (false, Some(_)) => Some(Remark::Elsewhere),
+            (true, _) if !silent.is_empty() => Some(Remark::Gap),
+            _ => None,
+        };
+        let remark = remark.filter(|remark| !told.contains(remark));
+        let known = |remark| pending.filter(|(before, _)| *before == remark);
+        pending = remark.map(|remark| known(remark).unwrap_or_else(|| (remark, Instant::now())));
         let settled = async {
-            match elsewhere_since {
-                Some(since) => sleep_until(since + SETTLE).await,
+            match pending {
+                Some((remark, since)) => {
+                    sleep_until(since + SETTLE).await;
+                    remark
+                }
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = settled => {
-                let advice =
-                    elsewhere.and_then(|listener| awaited.advice(&who(Some(listener)), listener.port));
-                if let Some(advice) = advice {
-                    shared.outlet.notice(&advice).await;
+            remark = settled => {
+                let line = match remark {
+                    Remark::Gap => Some(awaited.gap(&silent)),
+                    Remark::Elsewhere => {
+                        elsewhere.and_then(|listener| awaited.advice(&who(Some(listener)), listener.port))
+                    }
+                };
+                if let Some(line) = line {
+                    shared.outlet.notice(&line).await;
                 }
-                advised = true;
+                told.insert(remark);
             }
         }
     }
@@ -150,7 +200,7 @@ mod tests {
     fn ports(ports: &[(u16, u16)]) -> Awaited {
         let ports: Vec<_> = ports.iter().map(|(pod, local)| PortPair { pod: *pod, local: *local }).collect();
         let known = ports.iter().map(|port| port.local).chain([9229]).collect();
-        Awaited { ports, known }
+        Awaited { expected: ports.clone(), ports, known, hold: 30 }
     }
 
     fn listener(address: &str) -> Listener {
@@ -177,6 +227,23 @@ mod tests {
         assert_eq!(elsewhere(&awaited, &["127.0.0.1:3000"]), Some(3000));
         assert_eq!(elsewhere(&awaited, &["127.0.0.1:2000", "[::]:50051", "0.0.0.0:3000"]), Some(3000));
         assert_eq!(elsewhere(&awaited, &["127.0.0.1:2000", "[::]:50051"]), Some(50051));
+    }
+
+    #[test]
+    fn a_port_that_was_forgotten_is_found_beside_one_that_answers() {
+        let mut awaited = ports(&[(8080, 8080)]);
+        awaited.expected.push(PortPair { pod: 9999, local: 9999 });
+        let silent = |address| awaited.silent([listener(address)].iter());
+        let (nothing, right) = (silent("0.0.0.0:9229"), silent("127.0.0.1:8080"));
+        assert!(!awaited.is_heard(&nothing) && awaited.is_heard(&right));
+        // What is named beside it does not lead the original's clients away.
+        assert!(!awaited.is_heard(&silent("0.0.0.0:9999")));
+        assert_eq!(
+            awaited.gap(&right),
+            "nobody listens on 9999: clients there wait 30 s for it, then are refused"
+        );
+        awaited.hold = 0;
+        assert_eq!(awaited.gap(&nothing), "nobody listens on 8080 or 9999: clients there are refused");
     }
 
     #[test]

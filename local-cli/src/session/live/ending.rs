@@ -106,6 +106,9 @@ pub(crate) fn describe(name: &str, outcome: &Outcome) -> String {
         OriginalOutcome::Restored { replicas } => {
             format!("{name} 0 → {replicas} replicas, {} ready; ", outcome.ready)
         }
+        OriginalOutcome::Back { replicas } => {
+            format!("{name} is at {replicas} replicas again, {} ready; ", outcome.ready)
+        }
         OriginalOutcome::Rescaled { replicas } => {
             format!("{name} was scaled to {replicas} by somebody else meanwhile and stays so; ")
         }
