@@ -1,9 +1,11 @@
 //! What the person at the terminal sees: progress lines, notices, one-line errors. All of it goes to stderr.
 //!
 //! - [`fit`]: text in so many columns
+//! - [`spinner`]: what turns meanwhile
 //! - [`table`](mod@table): lists on stdout
 
 pub mod fit;
+mod spinner;
 pub mod table;
 
 use std::{
@@ -13,7 +15,7 @@ use std::{
 };
 
 use console::Term;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tracing::level_filters::LevelFilter;
 
 use self::fit::printable;
@@ -53,7 +55,7 @@ impl Progress {
             self.notice(text);
         } else if self.terminal {
             let mut spinner = self.spinner();
-            let bar = spinner.get_or_insert_with(new_spinner);
+            let bar = spinner.get_or_insert_with(spinner::new);
             bar.set_message(fit::start(&printable(text), self.width().saturating_sub(SPINNER)).into_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
         }
@@ -154,14 +156,6 @@ impl Progress {
 /// Its lines, those of the session process among them, would be written into the line of a spinner.
 fn is_logging() -> bool {
     LevelFilter::current() != LevelFilter::OFF
-}
-
-fn new_spinner() -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    // Not `wide_msg`: its spaces up to the last column would leave none for the `^C` that the terminal writes behind it.
-    let style = ProgressStyle::with_template("  {spinner} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    bar
 }
 
 /// Columns of `terminal`; all that one wants when it is none.

@@ -77,6 +77,59 @@ fn plain(printed: &str) -> Vec<String> {
     text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
+/// What stays on a screen of so many columns: of the cursor's movements those that progress bars make.
+fn screen(printed: &str, columns: usize) -> Vec<String> {
+    let (mut lines, mut row, mut column) = (vec![Vec::new()], 0, 0);
+    let mut rest = printed.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '\r' => column = 0,
+            '\n' => {
+                row += 1;
+                lines.resize(lines.len().max(row + 1), Vec::new());
+            }
+            '\x1b' => {
+                let sequence: String =
+                    std::iter::from_fn(|| rest.next_if(|c| !c.is_ascii_alphabetic())).collect();
+                let count = sequence.trim_start_matches('[').parse().unwrap_or(1);
+                match rest.next() {
+                    Some('A') => row = row.saturating_sub(count),
+                    Some('K') if sequence == "[2" => lines[row].clear(),
+                    Some('K') => lines[row].truncate(column),
+                    _ => {}
+                }
+            }
+            other => {
+                if column == columns {
+                    (row, column) = (row + 1, 0);
+                    lines.resize(lines.len().max(row + 1), Vec::new());
+                }
+                let line = &mut lines[row];
+                line.resize(line.len().max(column + 1), ' ');
+                line[column] = other;
+                column += 1;
+            }
+        }
+    }
+    let lines = lines.into_iter().map(|line| line.into_iter().collect::<String>().trim_end().to_owned());
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_wait_leaves_nothing_but_the_error() -> Result<()> {
+    const COLUMNS: u16 = 60;
+    let bed = Bed::get().await?;
+    let (_shop, laptop) = place(&bed, "frames").await?;
+    laptop.relay().stall();
+    let mut swap = laptop.devproxy(["swap", "cart", "--", "true"])?.terminal_of(COLUMNS).spawn()?;
+    swap.wait_for("plan", SOON).await?;
+    swap.write("\x03")?;
+    let exit = swap.wait(SOON).await?;
+    assert_eq!(exit.code(), 130, "{exit:?}");
+    assert_eq!(screen(&exit.stdout, COLUMNS.into()), ["error: interrupted [DP-INTERRUPTED]"], "{exit:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_lines_of_its_own_and_an_end_is_no_loss() -> Result<()> {
     let bed = Bed::get().await?;
