@@ -32,7 +32,7 @@ use crate::{
     session::{
         client::{Client, Session},
         process::Start,
-        protocol::{Event, RESTORING, Request, ShellEntrance, Status, WAITING},
+        protocol::{Event, RESTORING, Request, ShellEntrance, Status, WAITING, any},
     },
     ui::Progress,
 };
@@ -282,7 +282,7 @@ impl Terminal<'_> {
             return;
         }
         let silence = state.silence.filter(|_| state.phase == WAITING && !program.is_shell);
-        if let Some(text) = surprise(status, silence.map(|silence| silence.any()).as_deref()) {
+        if let Some(text) = surprise(status, silence.map(|silence| any(&silence.ports)).as_deref()) {
             self.progress.warning(&text);
         }
     }

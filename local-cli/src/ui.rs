@@ -34,8 +34,6 @@ pub struct Progress {
 const TIME_COLUMN: usize = 86;
 /// Before the text of a line: two spaces, the mark, a space.
 const MARK: usize = 4;
-/// What a spinner's text leaves free: the mark, and at the end some columns for what is typed.
-const SPINNER: usize = MARK + 8;
 /// Below so many columns nothing is aligned any more: there is no room for it.
 const NARROW: usize = 60;
 /// A text cut to less than this says nothing.
@@ -54,9 +52,10 @@ impl Progress {
         if is_logging() {
             self.notice(text);
         } else if self.terminal {
-            let mut spinner = self.spinner();
-            let bar = spinner.get_or_insert_with(spinner::new);
-            bar.set_message(fit::start(&printable(text), self.width().saturating_sub(SPINNER)).into_owned());
+            let mut shown = self.spinner();
+            let bar = shown.get_or_insert_with(spinner::new);
+            let room = self.width().saturating_sub(MARK + usize::from(spinner::FREE));
+            bar.set_message(fit::start(&printable(text), room).into_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
         }
     }

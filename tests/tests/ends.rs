@@ -86,7 +86,7 @@ async fn a_session_that_is_taken_away_says_by_whom() -> Result<()> {
     // Somebody else deletes the stand-in by hand, restores, or takes it over: that alone is told, not what follows from it.
     let other = bed.laptop().await?;
     other.login(&shop).await?;
-    let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
+    let host = host()?;
     let restored = format!("the session was ended by {}@{host} [DP-SESSION-ENDED]", other.user());
     for (words, told) in [
         (None, "was deleted [DP-STAND-IN-LOST]"),
@@ -157,7 +157,7 @@ async fn a_session_that_is_taken_away_before_its_agent_runs_says_by_whom() -> Re
     .await?;
     other.devproxy(["restore", "cart", "--force"])?.output(RESTORE).await?.success()?;
     let exit = swap.wait(RESTORE).await?;
-    let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
+    let host = host()?;
     let told = format!("error: the session was ended by {}@{host} [DP-SESSION-ENDED]\n", other.user());
     assert!(exit.code() == 125 && exit.stderr.contains(&told), "{exit:?}");
     gone(&shop, &laptop, &before).await
@@ -398,9 +398,13 @@ async fn the_stand_in_alone_is_enough_for_a_restore() -> Result<()> {
 /// `devproxy` with these words: exit code and all output, with what differs from run to run replaced.
 async fn told(shop: &Namespace, laptop: &Laptop, words: &str) -> Result<String> {
     let exit = laptop.devproxy(words.split(' '))?.output(RESTORE).await?;
-    let host = nix::unistd::gethostname()?.into_string().unwrap_or_default();
+    let host = host()?;
     let text = format!("exit code {}\n{}{}", exit.code(), exit.stdout, exit.stderr);
     Ok(text.replace(shop.name(), "NAMESPACE").replace(&laptop.user(), "USER").replace(&host, "HOST"))
+}
+
+fn host() -> Result<String> {
+    Ok(nix::unistd::gethostname()?.into_string().unwrap_or_default())
 }
 
 /// All processes of ours at once: none may see another die.

@@ -251,13 +251,7 @@ impl Restore<'_> {
             let Some(current) = deployments.find(&original.name).await? else {
                 return Ok(OriginalOutcome::Deleted);
             };
-            match decide(&current, original, self.record.phase) {
-                // The ownership that told it as ours was given back before the Lease.
-                Decision::Leave(OriginalOutcome::Rescaled { replicas })
-                    if self.is_released && replicas == original.replicas =>
-                {
-                    return Ok(OriginalOutcome::Back { replicas });
-                }
+            match decide(&current, original, self.record.phase, self.is_released) {
                 Decision::Leave(outcome) => return Ok(outcome),
                 Decision::Scale => {}
             }
@@ -418,7 +412,7 @@ enum Decision {
 }
 
 /// Whether the original's replicas are still what we set, and so ours to put back.
-fn decide(current: &Value, original: &Original, phase: Phase) -> Decision {
+fn decide(current: &Value, original: &Original, phase: Phase, is_released: bool) -> Decision {
     if text(current, "/metadata/uid") != original.uid {
         return Decision::Leave(OriginalOutcome::Replaced);
     }
@@ -431,6 +425,10 @@ fn decide(current: &Value, original: &Original, phase: Phase) -> Decision {
     let ours = phase != Phase::Prepared && (managed.is_empty() || ownership::ours(managed));
     let replicas = number(current, "/spec/replicas").unwrap_or(1);
     Decision::Leave(match replicas {
+        // The ownership that would tell it as our doing was given back before the Lease.
+        replicas if !ours && phase == Phase::Swapped && is_released && replicas == original.replicas => {
+            OriginalOutcome::Back { replicas }
+        }
         // We had scaled it, and this is not our doing.
         replicas if !ours && phase == Phase::Swapped => OriginalOutcome::Rescaled { replicas },
         replicas if replicas == original.replicas && !ours => OriginalOutcome::Untouched,
@@ -456,7 +454,7 @@ mod tests {
     }
 
     fn decided(current: &Value, phase: Phase) -> Decision {
-        decide(current, &record().original.unwrap(), phase)
+        decide(current, &record().original.unwrap(), phase, false)
     }
 
     #[test]
@@ -478,6 +476,16 @@ mod tests {
         let untouched = Decision::Leave(OriginalOutcome::Untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::Prepared), untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::HandingOver), untouched);
+    }
+
+    #[test]
+    fn a_restore_whose_last_answer_was_lost_finds_itself_done() {
+        let again = |replicas| {
+            decide(&current("u-1", replicas, "kubectl"), &record().original.unwrap(), Phase::Swapped, true)
+        };
+        assert_eq!(again(3), Decision::Leave(OriginalOutcome::Back { replicas: 3 }));
+        // Somebody deleted the Lease and scaled it.
+        assert_eq!(again(5), Decision::Leave(OriginalOutcome::Rescaled { replicas: 5 }));
     }
 
     #[test]

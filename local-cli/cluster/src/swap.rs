@@ -39,7 +39,6 @@ use crate::{
     patience::{Again, Patience},
     plan::{Plan, Step},
     pod::Placed,
-    presence,
     record::{Phase, Record},
     resource::{Condition, Kind, Objects},
     restore::{Outcome, SpliceHook, restore},
@@ -177,12 +176,7 @@ impl Swap {
         let mut answer = pin!(answer);
         tokio::select! {
             answer = &mut answer => return Ok(answer),
-            running = self.await_agent(&mut pods, agents) => match running {
-                Err(ClusterError::StandInLost { stand_in }) => {
-                    return Err(presence::cause(&self.connection, &stand_in, &self.plan.lease).await);
-                }
-                running => running?,
-            },
+            running = self.await_agent(&mut pods, agents) => running?,
         }
         Ok(answer.await)
     }

@@ -161,7 +161,11 @@ fn phase(here: &protocol::Status, now: Timestamp) -> String {
     match &here.silence {
         Some(silence) if waits => {
             let word = here.phase.split(' ').next().unwrap_or_default();
-            format!("{word}, nobody listens on {} for {}", silence.any(), age(silence.since, now))
+            format!(
+                "{word}, nobody listens on {} for {}",
+                protocol::any(&silence.ports),
+                age(silence.since, now)
+            )
         }
         _ => here.phase.clone(),
     }

@@ -125,13 +125,6 @@ pub struct Silence {
     pub since: Timestamp,
 }
 
-impl Silence {
-    /// `8080 or 9090`
-    pub fn any(&self) -> String {
-        any(&self.ports)
-    }
-}
-
 /// `8080 or 9090`
 pub fn any(ports: &[PortPair]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")

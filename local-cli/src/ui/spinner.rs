@@ -6,7 +6,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 /// Columns at the end of its line that stay free, for the `^C` that the terminal writes behind the cursor.
-const FREE: u16 = 8;
+pub(super) const FREE: u16 = 8;
 
 /// A spinner on stderr, not yet drawn.
 pub(super) fn new() -> ProgressBar {

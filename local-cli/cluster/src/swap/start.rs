@@ -10,7 +10,7 @@ use crate::{
     ClusterError,
     json::text,
     plan::Architecture,
-    pod,
+    pod, presence,
     resource::{Kind, Objects},
     slices,
     wait::{Follow, until},
@@ -38,6 +38,9 @@ impl Swap {
             );
             match awaited.await {
                 Ok(()) => return Ok(()),
+                Err(ClusterError::StandInLost { stand_in }) => {
+                    return Err(presence::cause(&self.connection, &stand_in, &plan.lease).await);
+                }
                 Err(ClusterError::Processor { words })
                     if self.switched.is_none() && plan.config_map.is_some() =>
                 {
