@@ -281,7 +281,8 @@ impl Terminal<'_> {
         if asked {
             return;
         }
-        let silence = state.silence.filter(|_| state.phase == WAITING && !program.is_shell);
+        let silent = state.phase == WAITING && !program.is_shell;
+        let silence = state.silence.filter(|silence| silent && !silence.partly);
         if let Some(text) = surprise(status, silence.map(|silence| any(&silence.ports)).as_deref()) {
             self.progress.warning(&text);
         }

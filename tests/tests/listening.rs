@@ -114,7 +114,7 @@ async fn a_port_on_which_nobody_listens_is_told_beside_one_that_answers() -> Res
     let (shop, laptop) = cart(&bed, "gap").await?;
     let words = ["swap", "cart", "-p", "9999", "--hold", "20", "--", "shopd"];
     let mut swap = laptop.devproxy(words)?.spawn()?;
-    swap.wait_for("nobody listens on 9999: clients there wait 20 s for it, then are refused", SWAP).await?;
+    swap.wait_for("nobody listens on 9999: clients there wait 20 s for it, then are reset", SWAP).await?;
     shop.until_swapped("cart").await?;
     shop.until("the gap", SOON, async || {
         status(&laptop)

@@ -11,9 +11,9 @@ use tokio::time::sleep;
 use crate::{
     ClusterError, Connection,
     json::{number, text},
-    name::{MANAGED_BY_LABEL, MANAGER, RECORD_ANNOTATION, SESSION_LABEL},
+    name::{MANAGED_BY_LABEL, MANAGER, RECORD_ANNOTATION, RESTORED_BY_ANNOTATION, SESSION_LABEL},
     place::Place,
-    record::{Holder, Phase, Record},
+    record::{Holder, Phase, Record, annotation},
     resource::{Condition, Kind, Objects},
 };
 
@@ -52,6 +52,39 @@ pub(crate) async fn note_phase(
         .map_err(|error| lost(&record.lease, error))?;
     *record = next;
     Ok(())
+}
+
+/// Writes who puts it back, and that it is being done, onto the very Lease that was read. A session that is only prepared
+/// stays so: what is done depends on how far it came, and it may go on in this moment.
+pub(crate) async fn note_restore(
+    connection: &Connection,
+    lease: &Value,
+    record: &Record,
+    by: &Holder,
+) -> Result<(), ClusterError> {
+    let by = serde_json::to_string(by).unwrap_or_default();
+    if annotation(lease, RESTORED_BY_ANNOTATION) == Some(&by)
+        && matches!(record.phase, Phase::Prepared | Phase::Restoring)
+    {
+        return Ok(());
+    }
+    let mut patch = json!({"metadata": {"annotations": {RESTORED_BY_ANNOTATION: by}}});
+    if record.phase != Phase::Prepared {
+        let noted = Record { phase: Phase::Restoring, ..record.clone() };
+        patch["metadata"]["annotations"][RECORD_ANNOTATION] = noted.to_json().into();
+    }
+    let uid = Condition::Uid(text(lease, "/metadata/uid"));
+    let noted = Objects::new(connection, Kind::Lease).merge(&record.lease, uid, patch).await;
+    match noted.map_err(|error| lost(&record.lease, error)) {
+        // Another one by now, or none: nothing that this restore needs.
+        Ok(_) | Err(ClusterError::LeaseLost { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who began to put it back.
+pub(crate) fn restored_by(lease: &Value) -> Option<Holder> {
+    serde_json::from_str(annotation(lease, RESTORED_BY_ANNOTATION)?).ok()
 }
 
 /// Deletes the Lease of this session; another session's Lease of the same name stays.
@@ -188,8 +221,10 @@ fn object(record: &Record, now: Timestamp) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
-    use crate::record::tests::record;
+    use crate::{api::tests::answered, record::tests::record};
 
     #[test]
     fn a_lease_carries_lock_record_and_heartbeat() {
@@ -233,6 +268,26 @@ mod tests {
         let error = held(&lease, "shop/cart");
         assert!(error.to_string().contains("shop/cart is swapped by ann on box since"), "{error}");
         assert_eq!(error.code(), "DP-HELD");
+    }
+
+    #[tokio::test]
+    async fn a_restore_writes_no_phase_over_that_of_a_session_which_goes_on_in_this_moment() {
+        for (phase, written) in [(Phase::Prepared, None), (Phase::HandingOver, Some(Phase::Restoring))] {
+            let record = Record { phase, ..record() };
+            let sent: Arc<Mutex<Option<Value>>> = Arc::default();
+            let server = Arc::clone(&sent);
+            let connection = answered(move |_, _, body| {
+                *server.lock().unwrap() = Some(body.clone());
+                (200, json!({}))
+            });
+            let lease = object(&record, Timestamp::now());
+            note_restore(&connection, &lease, &record, &record.holder).await.unwrap();
+            let mut noted = sent.lock().unwrap().take().unwrap();
+            assert_eq!(restored_by(&noted), Some(record.holder.clone()));
+            noted["metadata"]["name"] = json!(record.lease);
+            noted["metadata"]["namespace"] = json!(record.namespace);
+            assert_eq!(Record::of_lease(&noted).ok().map(|record| record.phase), written);
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 pub const SESSION_LABEL: &str = "devproxy.dev/session";
 /// Annotation of the Lease that holds the [`Record`](crate::Record).
 pub const RECORD_ANNOTATION: &str = "devproxy.dev/record";
+/// Annotation of the Lease: who began to put it back. Beside the record, which its own session may write at any moment.
+pub const RESTORED_BY_ANNOTATION: &str = "devproxy.dev/restored-by";
 /// Annotation of the stand-in: a copy of the original's replicas, for a person who finds it without its Lease.
 pub const REPLICAS_ANNOTATION: &str = "devproxy.dev/original-replicas";
 /// Annotation of the stand-in: the original's name.

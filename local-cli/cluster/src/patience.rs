@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 /// So long while the API server is away: a laptop that was closed, a VPN that was down.
 const AWAY: Duration = Duration::from_hours(1);
-/// So many attempts that fail in another way: a minute of the shortest pauses.
+/// So many attempts that fail in another way; each may wait for something itself.
 const FAILURES: u32 = 20;
 /// Pause between two attempts, first and longest.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
@@ -28,7 +28,7 @@ pub enum Again {
     No,
     /// Another attempt, after [`Patience::pause`].
     Quietly,
-    /// The same, and worth a line: for how long it will be tried.
+    /// The same, and worth a line: how often or how long it will be tried.
     Tell(&'static str),
 }
 
@@ -39,14 +39,14 @@ impl Patience {
             if self.away_since.get_or_insert_with(Instant::now).elapsed() > AWAY {
                 return Again::No;
             }
-            "an hour"
+            "for an hour"
         } else {
             self.failures += 1;
             if self.failures >= FAILURES {
                 return Again::No;
             }
             self.pause = None;
-            "a minute"
+            "up to 20 times"
         };
         if self.told.replace(limit) == Some(limit) { Again::Quietly } else { Again::Tell(limit) }
     }
@@ -67,12 +67,12 @@ mod tests {
     async fn an_api_server_that_comes_back_with_trouble_has_time_to_settle() {
         let mut patience = Patience::default();
         let begin = Instant::now();
-        assert_eq!(patience.again(true), Again::Tell("an hour"));
+        assert_eq!(patience.again(true), Again::Tell("for an hour"));
         while begin.elapsed() < Duration::from_mins(50) {
             patience.pause().await;
             assert_eq!(patience.again(true), Again::Quietly);
         }
-        assert_eq!(patience.again(false), Again::Tell("a minute"));
+        assert_eq!(patience.again(false), Again::Tell("up to 20 times"));
         // An attempt may take longer than the limit.
         sleep(Duration::from_mins(5)).await;
         for _ in 2..FAILURES {

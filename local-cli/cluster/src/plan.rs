@@ -263,7 +263,6 @@ impl Plan {
             phase: Phase::Prepared,
             holder: self.holder.clone(),
             since: crate::record::now(),
-            restored_by: None,
         }
     }
 }

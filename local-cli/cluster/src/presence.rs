@@ -6,7 +6,8 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     ClusterError, Connection,
-    record::{Holder, Record},
+    lease::restored_by,
+    record::Record,
     resource::{Kind, Objects},
     slices::is_leaving,
 };
@@ -32,16 +33,16 @@ pub async fn stand_in_lost(
 
 /// Why the stand-in is gone: somebody restores its session or has taken it over, as the Lease tells; else it was deleted.
 pub(crate) async fn cause(connection: &Connection, stand_in: &str, lease: &str) -> ClusterError {
-    match ended_by(connection, stand_in, lease).await {
-        Some(by) => ClusterError::Ended { by: by.to_string() },
-        None => ClusterError::StandInLost { stand_in: stand_in.to_owned() },
-    }
+    let unknown = ClusterError::StandInLost { stand_in: stand_in.to_owned() };
+    ended(connection, stand_in, lease).await.unwrap_or(unknown)
 }
 
-async fn ended_by(connection: &Connection, stand_in: &str, lease: &str) -> Option<Holder> {
+/// The end of the session with this stand-in, when the Lease tells by whom.
+pub(crate) async fn ended(connection: &Connection, stand_in: &str, lease: &str) -> Option<ClusterError> {
     let lease = Objects::new(connection, Kind::Lease).find(lease).await.ok()??;
     let record = Record::of_lease(&lease).ok()?;
-    if record.stand_in == stand_in { record.restored_by } else { Some(record.holder) }
+    let by = if record.stand_in == stand_in { restored_by(&lease)? } else { record.holder };
+    Some(ClusterError::Ended { by: by.to_string() })
 }
 
 /// One look, for certain.

@@ -113,9 +113,6 @@ pub struct Record {
     pub holder: Holder,
     /// Since when.
     pub since: Timestamp,
-    /// Who began to put it back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restored_by: Option<Holder>,
 }
 
 impl Record {
@@ -172,7 +169,6 @@ impl Record {
             phase: Phase::Swapped,
             holder: Holder { user: "unknown".into(), host: "unknown".into(), place: None },
             since: text(stand_in, "/metadata/creationTimestamp").parse().unwrap_or(Timestamp::UNIX_EPOCH),
-            restored_by: None,
         }
     }
 
@@ -227,7 +223,6 @@ pub(crate) mod tests {
             phase: Phase::HandingOver,
             holder: Holder { user: "ann".into(), host: "box".into(), place: None },
             since: Timestamp::UNIX_EPOCH,
-            restored_by: None,
         }
     }
 

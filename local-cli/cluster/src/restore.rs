@@ -61,7 +61,7 @@ pub enum OriginalOutcome {
         /// So many.
         replicas: i64,
     },
-    /// An earlier restore came so far: it has had its replicas again before this one.
+    /// It has its replicas; an earlier restore may have given them back.
     Back {
         /// So many.
         replicas: i64,
@@ -75,6 +75,8 @@ pub enum OriginalOutcome {
     Deleted,
     /// Somebody deleted it and made another one of the same name; left as it is.
     Replaced,
+    /// Another session holds it by now: what is done to it is theirs.
+    Held,
     /// There is none: `devproxy shell`.
     None,
 }
@@ -106,8 +108,8 @@ pub async fn restore(
     hook: Option<&mut dyn SpliceHook>,
 ) -> Result<Outcome, ClusterError> {
     let connection = connection.in_namespace(&record.namespace);
-    let (record, is_released) = begin(&connection, record, by).await?;
-    let restore = Restore { connection: &connection, record: &record, is_released, by, progress };
+    let (record, lock) = begin(&connection, record, by).await?;
+    let mut restore = Restore { connection: &connection, record: &record, lock, by, progress };
     let mut problems = Vec::new();
     let (original, ready);
     if record.original_first {
@@ -115,11 +117,8 @@ pub async fn restore(
         splice(hook, Vec::new()).await;
         restore.remove_stand_in("waiting for the end of its pod", &mut problems).await?;
         // Somebody else may have finished it meanwhile, and begun a session of their own.
-        (original, ready) = if restore.is_overtaken().await? {
-            (OriginalOutcome::Untouched, Vec::new())
-        } else {
-            restore.put_back(&mut problems).await?
-        };
+        restore.lock = Lock::of(&connection, &record).await?.0;
+        (original, ready) = restore.put_back(&mut problems).await?;
     } else {
         (original, ready) = restore.put_back(&mut problems).await?;
         // Clients were led here only if it has come to the handover.
@@ -142,54 +141,54 @@ pub async fn restore(
     Ok(Outcome { original, ready: ready.len(), problems })
 }
 
-/// The record as the Lease has it: it may be newer than the caller's. Also whether there is no Lease any more.
+/// What became of the session's Lease, which goes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    Ours,
+    /// A restore came to its end before (its answer may be lost), or somebody deleted it.
+    Gone,
+    /// Another session has one of the same name.
+    Theirs,
+}
+
+impl Lock {
+    async fn of(connection: &Connection, record: &Record) -> Result<(Self, Option<Value>), ClusterError> {
+        let lease = Objects::new(connection, Kind::Lease).find(&record.lease).await?;
+        let lock = match &lease {
+            None => Self::Gone,
+            Some(lease) if lease::session_of(lease) == record.session => Self::Ours,
+            Some(_) => Self::Theirs,
+        };
+        Ok((lock, lease))
+    }
+}
+
+/// The record as the Lease has it: it may be newer than the caller's.
 async fn begin(
     connection: &Connection,
     record: &Record,
     by: &Holder,
-) -> Result<(Record, bool), ClusterError> {
+) -> Result<(Record, Lock), ClusterError> {
     let mut record = record.clone();
-    let Some(lease) = Objects::new(connection, Kind::Lease).find(&record.lease).await? else {
-        return Ok((record, true));
-    };
-    if lease::session_of(&lease) != record.session {
-        // What is done to the original meanwhile is the other session's.
-        record.phase = Phase::Prepared;
-        return Ok((record, false));
-    }
-    if let Ok(newer) = Record::of_lease(&lease) {
-        record = newer;
-    }
-    // What is done depends on how far the session came: so this one keeps its phase.
-    let phase = if record.phase == Phase::Prepared { Phase::Prepared } else { Phase::Restoring };
-    if record.phase != phase || record.restored_by.as_ref() != Some(by) {
-        let uid = text(&lease, "/metadata/uid");
-        let mut noted = Record { restored_by: Some(by.clone()), ..record.clone() };
-        match lease::note_phase(connection, uid, &mut noted, phase).await {
-            // Deleted in this moment: nothing that a restore needs.
-            Ok(()) | Err(ClusterError::LeaseLost { .. }) => {}
-            Err(error) => return Err(error),
+    let (lock, lease) = Lock::of(connection, &record).await?;
+    if let Some(lease) = lease.filter(|_| lock == Lock::Ours) {
+        if let Ok(newer) = Record::of_lease(&lease) {
+            record = newer;
         }
+        lease::note_restore(connection, &lease, &record, by).await?;
     }
-    Ok((record, false))
+    Ok((record, lock))
 }
 
 struct Restore<'a> {
     connection: &'a Connection,
     record: &'a Record,
-    /// The Lease goes last: a restore came to its end before (its answer may be lost), or somebody deleted the Lease.
-    is_released: bool,
+    lock: Lock,
     by: &'a Holder,
     progress: &'a mpsc::Sender<Progress>,
 }
 
 impl Restore<'_> {
-    /// Whether another session holds the original by now: what is done to it is theirs.
-    async fn is_overtaken(&self) -> Result<bool, ClusterError> {
-        let lease = Objects::new(self.connection, Kind::Lease).find(&self.record.lease).await?;
-        Ok(lease.is_some_and(|lease| lease::session_of(&lease) != self.record.session))
-    }
-
     /// The original's replicas, its pods, its place in the slices. Also the addresses of its ready pods.
     async fn put_back(
         &self,
@@ -198,10 +197,10 @@ impl Restore<'_> {
         let Some(original) = &self.record.original else {
             return Ok((OriginalOutcome::None, Vec::new()));
         };
-        let outcome = self.scale_back(original).await?;
-        if outcome == OriginalOutcome::Untouched {
-            self.give_labels_back().await?;
+        if self.lock == Lock::Theirs {
+            return Ok((OriginalOutcome::Held, Vec::new()));
         }
+        let outcome = self.scale_back(original).await?;
         let expected = match &outcome {
             // A broken one is not waited for, nor is one that never left.
             OriginalOutcome::Restored { replicas } | OriginalOutcome::Back { replicas } => {
@@ -219,6 +218,9 @@ impl Restore<'_> {
             let ready = pods.iter().filter(|pod| pod::is_ready(pod));
             return Ok((outcome, ready.filter_map(|pod| pod::addresses(pod).first().copied()).collect()));
         }
+        let ready = if expected == 1 { "1 pod" } else { &format!("{expected} pods") };
+        let are = if expected == 1 { "is" } else { "are" };
+        self.tell(Progress::Undoing(format!("waiting until {ready} of {} {are} ready", original.name)));
         let mut pods = self.await_pods(original, expected, problems).await?;
         self.delete_drained().await?;
         let services = self.existing_services().await?;
@@ -251,8 +253,12 @@ impl Restore<'_> {
             let Some(current) = deployments.find(&original.name).await? else {
                 return Ok(OriginalOutcome::Deleted);
             };
-            match decide(&current, original, self.record.phase, self.is_released) {
+            match decide(&current, original, self.record.phase, self.lock) {
                 Decision::Leave(outcome) => return Ok(outcome),
+                Decision::Unscaled(outcome) => {
+                    self.give_labels_back().await?;
+                    return Ok(outcome);
+                }
                 Decision::Scale => {}
             }
             let replicas = original.replicas;
@@ -283,9 +289,6 @@ impl Restore<'_> {
         problems: &mut Vec<String>,
     ) -> Result<Vec<Vec<IpAddr>>, ClusterError> {
         let expected = usize::try_from(expected).unwrap_or(0);
-        let ready = if expected == 1 { "1 pod" } else { &format!("{expected} pods") };
-        let are = if expected == 1 { "is" } else { "are" };
-        self.tell(Progress::Undoing(format!("waiting until {ready} of {} {are} ready", original.name)));
         let pods = Objects::new(self.connection, Kind::Pod);
         let selector = original_pods(original);
         let deadline = Instant::now() + READY_LIMIT;
@@ -361,8 +364,8 @@ impl Restore<'_> {
 
     /// A second request, after the replicas: see [`ownership`].
     async fn give_ownership_back(&self, problems: &mut Vec<String>) -> Result<(), ClusterError> {
-        let Some(original) = self.record.original.as_ref().filter(|_| self.record.phase != Phase::Prepared)
-        else {
+        let was_ours = self.record.phase != Phase::Prepared && self.lock != Lock::Theirs;
+        let Some(original) = self.record.original.as_ref().filter(|_| was_ours) else {
             return Ok(());
         };
         let deployments = Objects::new(self.connection, Kind::Deployment);
@@ -408,11 +411,13 @@ async fn splice(hook: Option<&mut dyn SpliceHook>, ready: Vec<IpAddr>) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Scale,
+    /// It has its replicas, and not by us: those of its pods that have no labels are its own.
+    Unscaled(OriginalOutcome),
     Leave(OriginalOutcome),
 }
 
 /// Whether the original's replicas are still what we set, and so ours to put back.
-fn decide(current: &Value, original: &Original, phase: Phase, is_released: bool) -> Decision {
+fn decide(current: &Value, original: &Original, phase: Phase, lock: Lock) -> Decision {
     if text(current, "/metadata/uid") != original.uid {
         return Decision::Leave(OriginalOutcome::Replaced);
     }
@@ -424,19 +429,22 @@ fn decide(current: &Value, original: &Original, phase: Phase, is_released: bool)
     // And the phase is noted before the first touch.
     let ours = phase != Phase::Prepared && (managed.is_empty() || ownership::ours(managed));
     let replicas = number(current, "/spec/replicas").unwrap_or(1);
-    Decision::Leave(match replicas {
-        // The ownership that would tell it as our doing was given back before the Lease.
-        replicas if !ours && phase == Phase::Swapped && is_released && replicas == original.replicas => {
-            OriginalOutcome::Back { replicas }
+    // The ownership that would tell it as our doing is given back before the Lease.
+    let done_before = phase == Phase::Restoring || (phase != Phase::Prepared && lock == Lock::Gone);
+    match replicas {
+        replicas if replicas == original.replicas && ours => {
+            Decision::Leave(OriginalOutcome::Back { replicas })
+        }
+        0 if ours => Decision::Scale,
+        replicas if replicas == original.replicas && done_before => {
+            Decision::Unscaled(OriginalOutcome::Back { replicas })
+        }
+        replicas if replicas == original.replicas && phase != Phase::Swapped => {
+            Decision::Unscaled(OriginalOutcome::Untouched)
         }
         // We had scaled it, and this is not our doing.
-        replicas if !ours && phase == Phase::Swapped => OriginalOutcome::Rescaled { replicas },
-        replicas if replicas == original.replicas && !ours => OriginalOutcome::Untouched,
-        // An earlier restore came so far.
-        replicas if replicas == original.replicas => OriginalOutcome::Back { replicas },
-        0 if ours => return Decision::Scale,
-        replicas => OriginalOutcome::Rescaled { replicas },
-    })
+        replicas => Decision::Leave(OriginalOutcome::Rescaled { replicas }),
+    }
 }
 
 #[cfg(test)]
@@ -454,7 +462,7 @@ mod tests {
     }
 
     fn decided(current: &Value, phase: Phase) -> Decision {
-        decide(current, &record().original.unwrap(), phase, false)
+        decide(current, &record().original.unwrap(), phase, Lock::Ours)
     }
 
     #[test]
@@ -473,29 +481,34 @@ mod tests {
     fn a_second_restore_finds_the_first() {
         let leave = Decision::Leave(OriginalOutcome::Back { replicas: 3 });
         assert_eq!(decided(&current("u-1", 3, "devproxy"), Phase::Restoring), leave);
-        let untouched = Decision::Leave(OriginalOutcome::Untouched);
+        let untouched = Decision::Unscaled(OriginalOutcome::Untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::Prepared), untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::HandingOver), untouched);
     }
 
     #[test]
     fn a_restore_whose_last_answer_was_lost_finds_itself_done() {
-        let again = |replicas| {
-            decide(&current("u-1", replicas, "kubectl"), &record().original.unwrap(), Phase::Swapped, true)
+        let again = |replicas, phase, lock| {
+            decide(&current("u-1", replicas, "kubectl"), &record().original.unwrap(), phase, lock)
         };
-        assert_eq!(again(3), Decision::Leave(OriginalOutcome::Back { replicas: 3 }));
+        let back = Decision::Unscaled(OriginalOutcome::Back { replicas: 3 });
+        assert_eq!(again(3, Phase::Swapped, Lock::Gone), back);
+        assert_eq!(again(3, Phase::HandingOver, Lock::Gone), back);
+        // The ownership was given back, the Lease could not be deleted.
+        assert_eq!(again(3, Phase::Restoring, Lock::Ours), back);
         // Somebody deleted the Lease and scaled it.
-        assert_eq!(again(5), Decision::Leave(OriginalOutcome::Rescaled { replicas: 5 }));
+        let theirs = Decision::Leave(OriginalOutcome::Rescaled { replicas: 5 });
+        assert_eq!(again(5, Phase::Swapped, Lock::Gone), theirs);
+        let untouched = Decision::Unscaled(OriginalOutcome::Untouched);
+        assert_eq!(again(3, Phase::Prepared, Lock::Gone), untouched);
     }
 
     #[test]
     fn before_the_handover_the_original_is_not_ours_whoever_scaled_it() {
-        for (replicas, outcome) in
-            [(0, OriginalOutcome::Rescaled { replicas: 0 }), (3, OriginalOutcome::Untouched)]
-        {
-            let found = decided(&current("u-1", replicas, "devproxy"), Phase::Prepared);
-            assert_eq!(found, Decision::Leave(outcome));
-        }
+        let rescaled = Decision::Leave(OriginalOutcome::Rescaled { replicas: 0 });
+        assert_eq!(decided(&current("u-1", 0, "devproxy"), Phase::Prepared), rescaled);
+        let untouched = Decision::Unscaled(OriginalOutcome::Untouched);
+        assert_eq!(decided(&current("u-1", 3, "devproxy"), Phase::Prepared), untouched);
     }
 
     #[test]

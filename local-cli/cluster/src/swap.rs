@@ -39,6 +39,7 @@ use crate::{
     patience::{Again, Patience},
     plan::{Plan, Step},
     pod::Placed,
+    presence,
     record::{Phase, Record},
     resource::{Condition, Kind, Objects},
     restore::{Outcome, SpliceHook, restore},
@@ -136,13 +137,13 @@ impl Swap {
     /// Resolves when the Lease vanished or became another session's: undo. It is renewed from its acquisition on, for
     /// as long as this lives. Cancel-safe.
     pub fn lease_lost(&self) -> impl Future<Output = ClusterError> + Send + use<> {
-        let (mut lost, lease) = (self.lost.subscribe(), self.record.lease.clone());
+        let (mut lost, connection) = (self.lost.subscribe(), self.connection.clone());
+        let (lease, stand_in) = (self.record.lease.clone(), self.record.stand_in.clone());
         async move {
             let reason = lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-            match reason {
-                Some(reason) => ClusterError::LeaseLost { lease, reason },
-                None => std::future::pending().await,
-            }
+            let Some(reason) = reason else { return std::future::pending().await };
+            let known = presence::ended(&connection, &stand_in, &lease).await;
+            known.unwrap_or(ClusterError::LeaseLost { lease, reason })
         }
     }
 
@@ -203,7 +204,7 @@ impl Swap {
                     Again::No => return Err(error),
                     Again::Quietly => {}
                     Again::Tell(limit) => {
-                        self.tell(Progress::Note(format!("{error}; trying again for {limit}")));
+                        self.tell(Progress::Note(format!("{error}; trying again {limit}")));
                     }
                 }
                 patience.pause().await;

@@ -45,17 +45,23 @@ impl Entrance {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|entry| entry == marker)
         };
-        processes().ok()?.filter(has_it).find_map(|pid| Self::from_inside(pid, own).ok())
+        processes().ok()?.filter(has_it).find_map(|pid| Self::from_inside(pid, own, has_it).ok())
     }
 
-    fn from_inside(pid: i32, outside: (u64, u64)) -> io::Result<Self> {
+    fn from_inside(pid: i32, outside: (u64, u64), has_it: impl Fn(&i32) -> bool) -> io::Result<Self> {
         let helper = Arc::new(syscall::pidfd_open(pid)?);
         let net = Arc::new(File::open(format!("/proc/{pid}/ns/net"))?);
         let mut user = File::open(format!("/proc/{pid}/ns/user"))?;
-        // It may have made one of its own: the session's is the one right below ours.
+        // It may have made one of its own: the session's is above it. But the session may itself have been below ours: in a
+        // container, whose other processes have nothing to do with it.
         loop {
             let parent = File::from(syscall::parent_namespace(user.as_fd())?);
-            if identity(&parent.metadata()?) == outside {
+            let above = identity(&parent.metadata()?);
+            let mut there =
+                processes()?.filter(|pid| namespace(*pid, "user").is_ok_and(|user| user == above));
+            let is_foreign =
+                there.next().is_some_and(|first| !has_it(&first) && !there.any(|pid| has_it(&pid)));
+            if above == outside || is_foreign {
                 return Ok(Self { pid: 0, helper, net, user: Arc::new(user) });
             }
             user = parent;

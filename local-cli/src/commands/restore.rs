@@ -93,15 +93,13 @@ fn single(mut found: Vec<(String, String, String)>) -> Result<Option<Wanted>, Fa
     Ok(found.pop().map(|(id, namespace, _)| Wanted { namespace, name: id }))
 }
 
-/// `swap --take-over`: ends the session that holds `target`, whoever has it.
+/// `swap --take-over`: ends the session that holds `target`, whoever has it, if it has not just ended.
 pub(super) async fn take(
     connection: &Connection,
     target: Target,
-    session: String,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let wanted = Wanted { name: session, ..Wanted::of(target, connection) };
-    one(connection, &wanted, true, progress).await
+    one(connection, &Wanted::of(target, connection), true, progress).await
 }
 
 /// A session by id, Deployment or namespace/Deployment.

@@ -14,8 +14,9 @@ use crate::{
     ui::{self, Progress},
 };
 
-/// A laptop tells every 10 s that it is there; one that was not heard of for so long may be gone.
-const QUIET: SignedDuration = SignedDuration::from_secs(15);
+/// A laptop tells every 10 s that it is there; one that was not heard of for so long may be gone. One request may fail, and
+/// clocks differ.
+const QUIET: SignedDuration = SignedDuration::from_secs(25);
 
 /// One session, from both sides.
 #[derive(Debug, Serialize)]
@@ -157,9 +158,12 @@ fn cluster_row(info: &SessionInfo, here: Option<&protocol::Status>, now: Timesta
 
 /// What it does, and what keeps its clients waiting.
 fn phase(here: &protocol::Status, now: Timestamp) -> String {
-    let waits = [protocol::WAITING, protocol::SWAPPED].contains(&here.phase.as_str());
+    let keeps_waiting = |silence: &protocol::Silence| match here.phase.as_str() {
+        protocol::WAITING => !silence.partly,
+        phase => phase == protocol::SWAPPED,
+    };
     match &here.silence {
-        Some(silence) if waits => {
+        Some(silence) if keeps_waiting(silence) => {
             let word = here.phase.split(' ').next().unwrap_or_default();
             format!(
                 "{word}, nobody listens on {} for {}",
@@ -213,6 +217,7 @@ mod tests {
         let silence = protocol::Silence {
             ports: vec![protocol::PortPair { pod: 8080, local: 3000 }],
             since: time("2026-01-01T09:59:26Z"),
+            partly: false,
         };
         let here = |name: &str, phase: &str| protocol::Status {
             schema: 1,

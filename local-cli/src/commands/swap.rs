@@ -58,9 +58,10 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
     let mut taking = None;
     let planning =
         super::planned(global, signals, async |connection| match planned(connection, &settings).await {
-            Err(ClusterError::Held { session, deployment, .. }) if swap.take_over => {
+            Err(ClusterError::Held { deployment, .. }) if swap.take_over => {
                 taking = Some(deployment);
-                Box::pin(restore::take(connection, target, session, &progress)).await?;
+                Box::pin(restore::take(connection, target, &progress)).await?;
+                taking = None;
                 progress.begun("plan");
                 since = Instant::now();
                 Ok(planned(connection, &settings).await?)
@@ -70,7 +71,9 @@ pub(super) async fn run(global: &Global, swap: Swap, signals: &mut Signals) -> R
     let (session, plan) = planning.await.map_err(|failure| match taking {
         Some(deployment) => failure.if_interrupted(
             "left before it was taken over",
-            format!("`devproxy restore {deployment} --force` finishes what was begun"),
+            format!(
+                "`devproxy status` shows how far it came; `devproxy restore {deployment} --force` finishes it"
+            ),
         ),
         None => failure,
     })?;

@@ -123,6 +123,8 @@ pub struct Silence {
     pub ports: Vec<PortPair>,
     /// Since when nobody does.
     pub since: Timestamp,
+    /// Whether somebody listens on another port that leads to the handover.
+    pub partly: bool,
 }
 
 /// `8080 or 9090`

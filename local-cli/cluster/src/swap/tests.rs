@@ -116,8 +116,7 @@ async fn an_api_server_that_is_away_is_waited_for_at_each_step_of_the_handover()
         assert_eq!(swap.record().phase, Phase::Swapped);
         let mut notes = 0;
         while let Ok(line) = lines.try_recv() {
-            notes +=
-                usize::from(matches!(line, Progress::Note(text) if text.contains("; trying again for ")));
+            notes += usize::from(matches!(line, Progress::Note(text) if text.contains("; trying again ")));
         }
         assert!(notes > 0, "it is told");
     }

@@ -77,6 +77,22 @@ fn inhabitants_are_the_programs_inside() {
 }
 
 #[test]
+fn what_a_session_in_a_container_left_behind_is_not_the_whole_container() {
+    as_user("process::what_a_session_in_a_container_left_behind_is_not_the_whole_container", || {
+        // The shell is the container's; below it are the session's namespaces, in which a program is left.
+        let helper = bed::helper();
+        let session = format!("unshare -Urn env LEFT=k7f2 {} serve 127.0.0.1:80; true", helper.display());
+        let mut container = Command::new("unshare");
+        let container = bed::Kept::start(container.args(["-Urn", "sh", "-c", &session]));
+        assert!(container.line.starts_with("listening"), "{}", container.line);
+        let left = Entrance::left_behind("LEFT", "k7f2").unwrap().inhabitants().unwrap();
+        let [left] = left[..] else { panic!("{left:?} in the container of {}", container.pid()) };
+        let status = std::fs::read_to_string(format!("/proc/{left}/status")).unwrap();
+        assert!(status.contains(&format!("PPid:\t{}\n", container.pid())), "{status}");
+    });
+}
+
+#[test]
 fn the_terminals_signals_do_not_end_the_helper() {
     as_user("process::the_terminals_signals_do_not_end_the_helper", || {
         let (session, _sockets) = Session::start();

@@ -21,11 +21,11 @@ use crate::{
 
 /// The terminal process does the work of its dead session process, with its patience.
 pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Failure> {
-    // Once: a login plugin may ask its user.
-    let connection = open(start.api.clone()).await?.in_namespace(&start.plan.namespace);
+    // One that was opened stays: a login plugin may ask its user.
+    let mut connection = None;
     let mut patience = Patience::default();
     let mut told = false;
-    while let Err(failure) = attempt(&connection, start, progress, &mut told).await {
+    while let Err(failure) = attempt(&mut connection, start, progress, &mut told).await {
         if let Some(line) = again(&mut patience, failure)? {
             progress.notice(&line);
         }
@@ -35,11 +35,15 @@ pub(crate) async fn by_plan(start: &Start, progress: &Progress) -> Result<(), Fa
 }
 
 async fn attempt(
-    connection: &Connection,
+    opened: &mut Option<Connection>,
     start: &Start,
     progress: &Progress,
     told: &mut bool,
 ) -> Result<(), Failure> {
+    let connection = match opened {
+        Some(connection) => connection,
+        None => opened.insert(open(start.api.clone()).await?.in_namespace(&start.plan.namespace)),
+    };
     match find_session(connection, &start.plan.session).await {
         Ok(record) => {
             if !std::mem::replace(told, true) {

@@ -112,7 +112,7 @@ impl Awaited {
     /// Somebody listens, but not on these.
     fn gap(&self, silent: &[PortPair]) -> String {
         let wait = if self.hold == 0 { String::new() } else { format!("wait {} s for it, then ", self.hold) };
-        format!("nobody listens on {}: clients there {wait}are refused", protocol::any(silent))
+        format!("nobody listens on {}: clients there {wait}are reset", protocol::any(silent))
     }
 }
 
@@ -154,11 +154,12 @@ pub(super) async fn watch(awaited: Awaited, capture: Capture, shared: Shared) {
         }
         // Since when nobody listens on any of them.
         let since = silent_since.values().max().copied();
-        let silence = since.map(|since| Silence { ports: silent.clone(), since });
+        let is_heard = awaited.is_heard(&silent);
+        let silence = since.map(|since| Silence { ports: silent.clone(), since, partly: is_heard });
         shared.update(|status| status.silence = silence);
 
         let elsewhere = awaited.elsewhere(listeners.iter());
-        let remark = match (awaited.is_heard(&silent), elsewhere) {
+        let remark = match (is_heard, elsewhere) {
             (false, Some(_)) => Some(Remark::Elsewhere),
             (true, _) if !silent.is_empty() => Some(Remark::Gap),
             _ => None,
@@ -240,10 +241,10 @@ mod tests {
         assert!(!awaited.is_heard(&silent("0.0.0.0:9999")));
         assert_eq!(
             awaited.gap(&right),
-            "nobody listens on 9999: clients there wait 30 s for it, then are refused"
+            "nobody listens on 9999: clients there wait 30 s for it, then are reset"
         );
         awaited.hold = 0;
-        assert_eq!(awaited.gap(&nothing), "nobody listens on 8080 or 9999: clients there are refused");
+        assert_eq!(awaited.gap(&nothing), "nobody listens on 8080 or 9999: clients there are reset");
     }
 
     #[test]

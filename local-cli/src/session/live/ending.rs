@@ -17,7 +17,7 @@ pub(crate) fn again(patience: &mut Patience, failure: Failure) -> Result<Option<
     match patience.again(failure.code == "DP-UNREACHABLE") {
         Again::No => Err(failure),
         Again::Quietly => Ok(None),
-        Again::Tell(limit) => Ok(Some(format!("{failure}; trying again for {limit}"))),
+        Again::Tell(limit) => Ok(Some(format!("{failure}; trying again {limit}"))),
     }
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn describe(name: &str, outcome: &Outcome) -> String {
             format!("{name} 0 → {replicas} replicas, {} ready; ", outcome.ready)
         }
         OriginalOutcome::Back { replicas } => {
-            format!("{name} is at {replicas} replicas again, {} ready; ", outcome.ready)
+            format!("{name} has its {replicas} replicas, {} ready; ", outcome.ready)
         }
         OriginalOutcome::Rescaled { replicas } => {
             format!("{name} was scaled to {replicas} by somebody else meanwhile and stays so; ")
@@ -116,6 +116,7 @@ pub(crate) fn describe(name: &str, outcome: &Outcome) -> String {
         OriginalOutcome::Replaced => {
             format!("{name} was deleted and made anew meanwhile and stays as it is; ")
         }
+        OriginalOutcome::Held => format!("{name} is another session's now; "),
         OriginalOutcome::None => String::new(),
     };
     format!("{original}all of ours is gone")
