@@ -71,11 +71,12 @@ pub(super) fn stream(head: [u8; 8]) -> u32 {
     u32::from_be_bytes([head[0] & 0x7f, head[1], head[2], head[3]])
 }
 
-/// Appends a data frame.
-pub(super) fn put_data(out: &mut Vec<u8>, stream: u32, payload: &[u8], last: bool) {
-    out.extend_from_slice(&stream.to_be_bytes());
-    put_length(out, u8::from(last) * FIN, payload.len());
-    out.extend_from_slice(payload);
+/// What a data frame of so many bytes begins with.
+#[expect(clippy::cast_possible_truncation, reason = "frames of ours are at most 64 KiB")]
+pub(super) fn data_head(stream: u32, length: usize, last: bool) -> [u8; HEADER] {
+    let [s1, s2, s3, s4] = stream.to_be_bytes();
+    let [_, l2, l3, l4] = (length as u32).to_be_bytes();
+    [s1, s2, s3, s4, u8::from(last) * FIN, l2, l3, l4]
 }
 
 /// Appends a ping, or the answer to one.
@@ -98,15 +99,11 @@ pub(super) fn put_streams(out: &mut Vec<u8>, port: u16, streams: [(u32, &str); 2
     Ok(())
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "frames of ours are at most 64 KiB")]
 fn put_control(out: &mut Vec<u8>, kind: u16, length: usize) {
     out.extend_from_slice(&CONTROL_OF_3.to_be_bytes());
     out.extend_from_slice(&kind.to_be_bytes());
-    put_length(out, 0, length);
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "frames of ours are at most 64 KiB")]
-fn put_length(out: &mut Vec<u8>, flags: u8, length: usize) {
-    out.extend_from_slice(&((u32::from(flags) << 24) | length as u32).to_be_bytes());
+    out.extend_from_slice(&(length as u32).to_be_bytes());
 }
 
 fn header_block(headers: &[(&str, &str)]) -> io::Result<Vec<u8>> {

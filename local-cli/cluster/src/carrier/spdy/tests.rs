@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
@@ -213,5 +215,103 @@ proptest::proptest! {
             assert!(received.len() <= bytes.len());
             assert!(spdy.words.len() <= super::super::WORDS && spdy.out.len() <= 4096);
         });
+    }
+}
+
+/// Takes as many bytes as the next step says, none where it is 0; then all.
+struct Narrow {
+    steps: VecDeque<usize>,
+    taken: Vec<u8>,
+}
+
+impl AsyncRead for Narrow {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Narrow {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let step = self.steps.pop_front().unwrap_or(usize::MAX);
+        if step == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = self.taken.len();
+        self.taken.extend(pieces.iter().flat_map(|piece| piece.iter()).take(step));
+        Poll::Ready(Ok(self.taken.len() - before))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+proptest::proptest! {
+    /// Wherever a write is cut, within a head, a payload or what waits: frames stay whole and nothing is lost.
+    #[test]
+    fn frames_are_whole_however_little_is_taken_at_once(
+        steps in proptest::collection::vec(proptest::prop_oneof![0..20_usize, 0..2000_usize, 0..70_000_usize], 0..60),
+        writes in proptest::collection::vec(proptest::prop_oneof![0..40_usize, 0..80_000_usize], 1..12),
+        pings in proptest::bool::ANY,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (sent, taken) = runtime.block_on(async {
+            let io = Narrow { steps: steps.into(), taken: Vec::new() };
+            let mut spdy = Spdy {
+                io,
+                incoming: Incoming::START,
+                out: Vec::new(),
+                sent: 0,
+                words: Vec::new(),
+                replied: true,
+                finished: false,
+                ended: false,
+                failure: None,
+            };
+            let mut sent = Vec::new();
+            for length in writes {
+                let bytes: Vec<u8> = (0..length).map(|at| (at + sent.len()).to_le_bytes()[0]).collect();
+                spdy.write_all(&bytes).await.unwrap();
+                assert!(spdy.out.len() <= TAIL + FRAMES * (frame::HEADER + FRAME) + SIGNALS);
+                sent.extend(bytes);
+                if pings {
+                    let head = [0, 0, 0, 2, 0, 0, 0, 0];
+                    std::future::poll_fn(|cx| Poll::Ready(spdy.control(cx, Kind::Ping, head))).await.unwrap();
+                }
+            }
+            spdy.shutdown().await.unwrap();
+            (sent, spdy.io.taken)
+        });
+        let (mut rest, mut got, mut ended) = (&taken[..], Vec::new(), false);
+        while let Some((head, behind)) = rest.split_first_chunk() {
+            let length = match Header::parse(*head) {
+                Header::Data { stream, length, last } => {
+                    assert!(stream == DATA_STREAM && !ended);
+                    ended = last;
+                    got.extend_from_slice(&behind[..length as usize]);
+                    length
+                }
+                Header::Control { kind, length } => {
+                    assert_eq!(kind, Kind::Ping);
+                    length
+                }
+                Header::Foreign => panic!("not a frame"),
+            };
+            rest = &behind[length as usize..];
+        }
+        assert!(rest.is_empty() && ended && got == sent);
     }
 }
