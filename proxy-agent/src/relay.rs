@@ -2,16 +2,15 @@
 //! half-close, a reset as a reset.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
-    io,
+    io::{self, IoSlice},
     net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use devproxy_tunnel::{Flow, Opening};
+use devproxy_tunnel::{CopyEnd, Direction, Flow, Opening};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -19,14 +18,8 @@ use tokio::{
     time::Sleep,
 };
 
-/// Bytes a read may take at once.
-const CHUNK: usize = 64 << 10;
-
 /// How long a socket may take for the last bytes of an ended tunnel.
 const LATE: Duration = Duration::from_secs(30);
-
-/// Idle buffers kept for the next read.
-const SPARE: usize = 16;
 
 /// A connection that is reset when it is dropped, unless it was [`Connection::finished`]: whatever ends a task early
 /// (loss of the tunnel, a refusal, the agent's own end) must not look like an end of file to the peer.
@@ -67,14 +60,12 @@ impl Connection {
     /// connection ends before; [`Self::reset`] tells of that.
     pub(crate) async fn peek<T>(&self, mut look: impl FnMut(&[u8]) -> T) -> T {
         poll_fn(|cx| {
-            let mut buffer = take_buffer();
-            let mut seen = ReadBuf::new(&mut buffer[..Opening::EARLY]);
-            let looked = match self.0.poll_peek(cx, &mut seen) {
+            let mut buffer = [0; Opening::EARLY];
+            let mut seen = ReadBuf::new(&mut buffer);
+            match self.0.poll_peek(cx, &mut seen) {
                 Poll::Ready(Ok(_)) if !seen.filled().is_empty() => Poll::Ready(look(seen.filled())),
                 _ => Poll::Pending,
-            };
-            give_buffer(buffer);
-            looked
+            }
         })
         .await
     }
@@ -82,14 +73,12 @@ impl Connection {
     /// Takes `count` bytes that [`Self::peek`] has shown. An end before shows itself to whoever reads next.
     pub(crate) async fn skip(&self, mut count: usize) {
         while count > 0 {
-            let mut buffer = take_buffer();
             let read = poll_fn(|cx| {
-                let mut taken = ReadBuf::new(&mut buffer[..count.min(CHUNK)]);
+                let mut buffer = [0; Opening::EARLY];
+                let mut taken = ReadBuf::new(&mut buffer[..count.min(Opening::EARLY)]);
                 Pin::new(&mut Socket(&self.0)).poll_read(cx, &mut taken).map_ok(|()| taken.filled().len())
-            })
-            .await;
-            give_buffer(buffer);
-            match read {
+            });
+            match read.await {
                 Ok(read @ 1..) => count -= read,
                 _ => return,
             }
@@ -133,16 +122,16 @@ async fn copy<S: Stream>(connection: &Connection, other: &mut S) -> io::Result<(
     let mut reset = pin!(connection.reset());
     let mut late = None;
     poll_fn(|cx| {
-        let up_ended = up.poll(cx, &mut socket, other)?.is_ready();
-        let down_ended = down.poll(cx, other, &mut socket)?.is_ready();
+        let up_ended = up.poll(cx, &mut socket, other, |_| ())?.is_ready();
+        let down_ended = down.poll(cx, other, &mut socket, |_| ())?.is_ready();
         if up_ended && down_ended {
             return Poll::Ready(Ok(()));
         }
         // Reads tell of a reset only until the end of file was read; and not before, as bytes that arrived ahead of
         // a RST can still be read and belong to the other side.
-        let reset = up.read_all() && reset.as_mut().poll(cx).is_ready();
+        let reset = up.has_read_all() && reset.as_mut().poll(cx).is_ready();
         // A socket that takes no bytes keeps us from reading the other stream.
-        let given_up = down.is_writing() && poll_given_up(cx, other, &mut late).is_ready();
+        let given_up = down.is_blocked() && poll_given_up(cx, other, &mut late).is_ready();
         if reset || given_up {
             Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
         } else {
@@ -166,7 +155,7 @@ fn poll_given_up<S: Stream>(
 }
 
 /// What a connection is copied to and from.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait Stream: CopyEnd {
     /// Ready when the stream has ended before its time, without reading it.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End>;
 }
@@ -200,6 +189,8 @@ impl Stream for Socket<'_> {
 /// A [`TcpStream`] by shared reference, so that its readiness can be awaited beside.
 struct Socket<'a>(&'a TcpStream);
 
+impl CopyEnd for Socket<'_> {}
+
 impl AsyncRead for Socket<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -227,6 +218,24 @@ impl AsyncWrite for Socket<'_> {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write_vectored(from) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -234,105 +243,6 @@ impl AsyncWrite for Socket<'_> {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(SockRef::from(self.0).shutdown(std::net::Shutdown::Write))
     }
-}
-
-/// One direction of a copy. An idle one holds no buffer: 10,000 idle connections must fit into a small container.
-#[derive(Default)]
-struct Direction {
-    state: State,
-    unflushed: bool,
-}
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Reading,
-    Writing {
-        buffer: Box<[u8]>,
-        from: usize,
-        to: usize,
-    },
-    Ending,
-    Ended,
-}
-
-impl Direction {
-    fn read_all(&self) -> bool {
-        matches!(self.state, State::Ending | State::Ended)
-    }
-
-    fn is_writing(&self) -> bool {
-        matches!(self.state, State::Writing { .. })
-    }
-
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        loop {
-            match &mut self.state {
-                State::Reading => {
-                    let mut buffer = take_buffer();
-                    let mut read = ReadBuf::new(&mut buffer);
-                    let result = Pin::new(&mut *reader).poll_read(cx, &mut read);
-                    let to = read.filled().len();
-                    match result {
-                        Poll::Pending => {
-                            give_buffer(buffer);
-                            if self.unflushed {
-                                ready!(Pin::new(&mut *writer).poll_flush(cx))?;
-                                self.unflushed = false;
-                            }
-                            return Poll::Pending;
-                        }
-                        Poll::Ready(Err(e)) => {
-                            give_buffer(buffer);
-                            return Poll::Ready(Err(e));
-                        }
-                        Poll::Ready(Ok(())) if to == 0 => {
-                            give_buffer(buffer);
-                            self.state = State::Ending;
-                        }
-                        Poll::Ready(Ok(())) => self.state = State::Writing { buffer, from: 0, to },
-                    }
-                }
-                State::Writing { buffer, from, to } => {
-                    let written = ready!(Pin::new(&mut *writer).poll_write(cx, &buffer[*from..*to]))?;
-                    if written == 0 {
-                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                    }
-                    self.unflushed = true;
-                    *from += written;
-                    if from == to {
-                        give_buffer(std::mem::take(buffer));
-                        self.state = State::Reading;
-                    }
-                }
-                State::Ending => {
-                    ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
-                    self.state = State::Ended;
-                }
-                State::Ended => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-}
-
-thread_local! {
-    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-fn take_buffer() -> Box<[u8]> {
-    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; CHUNK].into_boxed_slice())
-}
-
-fn give_buffer(buffer: Box<[u8]>) {
-    BUFFERS.with_borrow_mut(|buffers| {
-        if buffers.len() < SPARE {
-            buffers.push(buffer);
-        }
-    });
 }
 
 #[cfg(test)]

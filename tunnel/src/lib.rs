@@ -7,7 +7,8 @@
 //! - [`key`]: the session key that both ends prove to each other
 //! - [`proto`]: the protocol as a state machine without IO
 //! - [`handshake`]: how both ends prove the key before the first record
-//! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`]
+//! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`], and [`Direction`], which copies between a flow and a
+//!   socket
 
 pub mod control;
 pub mod handshake;
@@ -18,4 +19,6 @@ pub mod tunnel;
 
 pub use key::SessionKey;
 pub use meta::{Open, Refusal};
-pub use tunnel::{Carrier, Datagrams, Flow, Incoming, Opening, Request, Role, Tunnel, TunnelId};
+pub use tunnel::{
+    Carrier, CopyEnd, Datagrams, Direction, Flow, Incoming, Opening, Request, Role, Tunnel, TunnelId,
+};

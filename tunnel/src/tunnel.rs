@@ -2,6 +2,7 @@
 
 mod carrier;
 mod datagrams;
+mod direction;
 mod driver;
 mod flow;
 mod incoming;
@@ -12,6 +13,7 @@ use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 pub use carrier::Carrier;
 pub use datagrams::Datagrams;
+pub use direction::{CopyEnd, Direction};
 pub use flow::Flow;
 pub use incoming::{Incoming, Request};
 pub use opening::Opening;

@@ -3,22 +3,19 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use devproxy_tunnel::{Datagrams, Flow, Open, Refusal, Tunnel};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UdpSocket},
     sync::watch,
     time::timeout,
 };
 
-use crate::{local::LocalRoutes, scratch, splice::Abort};
+use crate::{local::LocalRoutes, scratch};
 
 /// As long as a kernel retransmits a SYN; a dial that waits for a new tunnel longer than that has no caller any more.
 const WITHOUT_TUNNEL: Duration = Duration::from_secs(130);
@@ -113,47 +110,6 @@ fn refusal(error: &io::Error) -> Refusal {
 pub(crate) enum Outlet {
     Tunnel(Flow),
     Laptop(TcpStream),
-}
-
-impl Abort for Outlet {
-    fn abort(self) {
-        match self {
-            Self::Tunnel(flow) => flow.abort(),
-            Self::Laptop(stream) => stream.abort(),
-        }
-    }
-}
-
-impl AsyncRead for Outlet {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(flow) => Pin::new(flow).poll_read(cx, buf),
-            Self::Laptop(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Outlet {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tunnel(flow) => Pin::new(flow).poll_write(cx, buf),
-            Self::Laptop(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(flow) => Pin::new(flow).poll_flush(cx),
-            Self::Laptop(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(flow) => Pin::new(flow).poll_shutdown(cx),
-            Self::Laptop(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }
 
 /// The far end of a program's datagrams.

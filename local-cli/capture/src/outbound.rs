@@ -218,7 +218,12 @@ impl Outbound {
 
 async fn carry(stream: TcpStream, outlet: Outlet, counters: Arc<Counters>) {
     counters.outbound.fetch_add(1, Ordering::Relaxed);
-    if let Err(error) = splice(stream, outlet, &counters.bytes_out, &counters.bytes_in).await {
+    let (forth, back) = (&counters.bytes_out, &counters.bytes_in);
+    let ended = match outlet {
+        Outlet::Tunnel(flow) => splice(stream, flow, forth, back).await,
+        Outlet::Laptop(far) => splice(stream, far, forth, back).await,
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
 }

@@ -136,9 +136,19 @@ fuzz_target!(|data: &[u8]| {
                 let _written = end.poll_write(flow, bytes, Waker::noop());
                 Ok(())
             }
-            23 | 24 => {
-                let (flow, most) = (input.flow(), usize::from(input.byte()) * 16 + 1);
-                let _read = end.poll_read(flow, most, |_| {}, Waker::noop());
+            23 => {
+                let (flow, bytes) = (input.flow(), input.bytes());
+                let fill = |room: &mut [u8]| {
+                    let count = bytes.len().min(room.len());
+                    room[..count].copy_from_slice(&bytes[..count]);
+                    count
+                };
+                let _filled = end.poll_fill(flow, fill, Waker::noop());
+                Ok(())
+            }
+            24 => {
+                let (flow, most) = (input.flow(), usize::from(input.byte()) * 16);
+                let _read = end.poll_read(flow, |_| most, Waker::noop());
                 Ok(())
             }
             25 => {

@@ -5,11 +5,22 @@ use std::collections::VecDeque;
 /// Size of the chunks of a busy queue.
 const CHUNK: usize = 16 << 10;
 
+/// Size of the chunk that a socket is read into: one system call for all that it mostly has.
+const LARGE: usize = 64 << 10;
+
+/// A large chunk with less in it is worth a copy, so that memory follows bytes.
+const WORTH_KEEPING: usize = LARGE / 4 * 3;
+
 /// Size of the chunk of a message: a keystroke, a question and its answer.
 const SMALL: usize = 256;
 
-/// Spare chunks kept of each size, 1 MiB and 16 KiB.
+/// Spare chunks kept of each size, 1 MiB and 16 KiB,
 const SPARE: usize = 64;
+/// and 1 MiB of large ones.
+const SPARE_LARGE: usize = 16;
+
+/// Pieces that one look at a queue shows: 128 KiB of a busy one.
+pub const SHOWN: usize = 8;
 
 /// Chunks between two uses. An allocator that gives memory back to the kernel at once (musl's, and glibc's at the
 /// top of its heap) would pay with a page fault for each 4 KiB that passes, and musl's for a message too, where it is the
@@ -18,6 +29,8 @@ const SPARE: usize = 64;
 pub struct Pool {
     chunks: Vec<Vec<u8>>,
     small: Vec<Vec<u8>>,
+    /// All of each is initialised, to be read into.
+    large: Vec<Vec<u8>>,
 }
 
 impl Pool {
@@ -30,14 +43,20 @@ impl Pool {
         }
     }
 
+    /// A chunk to be read into, full of whatever was there last.
+    fn take_large(&mut self) -> Vec<u8> {
+        self.large.pop().unwrap_or_else(|| vec![0; LARGE])
+    }
+
     fn give(&mut self, mut chunk: Vec<u8>) {
-        let spare = match chunk.capacity() {
-            SMALL => &mut self.small,
-            CHUNK => &mut self.chunks,
+        let (spare, most, initialised) = match chunk.capacity() {
+            SMALL => (&mut self.small, SPARE, 0),
+            CHUNK => (&mut self.chunks, SPARE, 0),
+            LARGE => (&mut self.large, SPARE_LARGE, LARGE),
             _ => return,
         };
-        if spare.len() < SPARE {
-            chunk.clear();
+        if spare.len() < most {
+            chunk.resize(initialised, 0);
             spare.push(chunk);
         }
     }
@@ -81,6 +100,37 @@ impl Chunks {
         }
     }
 
+    /// Appends what `fill` puts into the slice it is given, of at most `most` bytes; it says how many they are. Many
+    /// bytes stay where they were put.
+    pub fn fill(&mut self, most: usize, fill: impl FnOnce(&mut [u8]) -> usize, pool: &mut Pool) -> usize {
+        let mut chunk = pool.take_large();
+        let most = most.min(LARGE);
+        let filled = fill(&mut chunk[..most]).min(most);
+        if filled < WORTH_KEEPING {
+            self.push(&chunk[..filled], pool);
+            pool.give(chunk);
+        } else {
+            chunk.truncate(filled);
+            self.len += filled;
+            self.pieces.push_back(chunk);
+        }
+        filled
+    }
+
+    /// Shows the first pieces to `look`, which says how many of their bytes it took. Returns that.
+    pub fn drain(&mut self, look: impl FnOnce(&[&[u8]]) -> usize, pool: &mut Pool) -> usize {
+        let mut shown: [&[u8]; SHOWN] = [&[]; SHOWN];
+        let (mut count, mut bytes, mut head) = (0, 0, self.head);
+        for (slice, piece) in shown.iter_mut().zip(&self.pieces) {
+            *slice = &piece[head..];
+            bytes += slice.len();
+            count += 1;
+            head = 0;
+        }
+        let taken = look(&shown[..count]).min(bytes);
+        self.take(taken, |_| (), pool)
+    }
+
     /// Appends all of `other`.
     pub fn append(&mut self, mut other: Self, pool: &mut Pool) {
         let all = other.len;
@@ -104,11 +154,24 @@ impl Chunks {
                 self.head = end;
             }
         }
+        self.shrink_first(pool);
         if self.pieces.is_empty() && self.pieces.capacity() > 32 {
             self.pieces = VecDeque::new();
         }
         self.len -= most - left;
         most - left
+    }
+
+    /// What little is left of a large chunk may wait for long.
+    fn shrink_first(&mut self, pool: &mut Pool) {
+        let Some(first) = self.pieces.front_mut() else { return };
+        let rest = &first[self.head..];
+        if first.capacity() == LARGE && rest.len() <= CHUNK {
+            let mut small = pool.take(rest.len());
+            small.extend_from_slice(rest);
+            pool.give(std::mem::replace(first, small));
+            self.head = 0;
+        }
     }
 
     /// Forgets all bytes and gives the memory back.

@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -58,6 +58,29 @@ impl Flow {
         self.handle.shared.lock().reset(self.handle.id);
     }
 
+    /// Shows what has arrived to `sink`, which says how many of the bytes it took; it is called while the tunnel is locked.
+    /// Pending when it took none. 0 at the end.
+    pub(super) fn poll_take(
+        &self,
+        waker: &Waker,
+        sink: impl FnOnce(&[&[u8]]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        self.handle.shared.lock().poll_read(self.handle.id, sink, waker).map(|outcome| match outcome? {
+            ReadOutcome::Bytes(count) => Ok(count),
+            ReadOutcome::End => Ok(0),
+        })
+    }
+
+    /// Lets `fill` put bytes into the flow's queue, once there is room for many; it says how many there are, and is called
+    /// while the tunnel is locked.
+    pub(super) fn poll_fill(
+        &self,
+        waker: &Waker,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Poll<io::Result<usize>> {
+        self.handle.shared.lock().poll_fill(self.handle.id, fill, waker).map_err(Into::into)
+    }
+
     /// Ready when the other side has reset the flow or the tunnel has ended, although nobody reads: for a task that
     /// waits for something else with bytes in hand. Wakes the task as a read does.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -76,12 +99,14 @@ impl AsyncRead for Flow {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let (most, id) = (buf.remaining(), self.handle.id);
-        let sink = |bytes: &[u8]| buf.put_slice(bytes);
-        match ready!(self.handle.shared.lock().poll_read(id, most, sink, cx.waker())) {
-            Ok(ReadOutcome::Bytes(_) | ReadOutcome::End) => Poll::Ready(Ok(())),
-            Err(error) => Poll::Ready(Err(error.into())),
-        }
+        let sink = |pieces: &[&[u8]]| {
+            let before = buf.remaining();
+            for piece in pieces {
+                buf.put_slice(&piece[..piece.len().min(buf.remaining())]);
+            }
+            before - buf.remaining()
+        };
+        self.poll_take(cx.waker(), sink).map_ok(|_| ())
     }
 }
 

@@ -1,4 +1,5 @@
 //! What handles and driver share: the state machine behind a mutex that is held for microseconds, never across an await.
+//! While a socket is read into a flow or written out of one it is held for that system call: both programs have one thread.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

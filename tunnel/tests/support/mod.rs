@@ -10,6 +10,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use devproxy_tunnel::{Carrier, Datagrams, Flow, Incoming, Open, Role, SessionKey, Tunnel, TunnelId};
 use tokio::{
     io::DuplexStream,
+    net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
 };
 
@@ -83,6 +84,14 @@ pub(crate) async fn proved(near: DuplexStream, far: DuplexStream, id: TunnelId) 
         Carrier::handshake(far, Role::Agent, &key, TunnelId(0)),
     );
     (near.unwrap(), far.unwrap())
+}
+
+/// Both ends of a TCP connection over the loopback.
+pub(crate) async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
 }
 
 pub(crate) fn target() -> Open {

@@ -1,15 +1,11 @@
 use std::sync::Arc;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
 use super::*;
-
-impl Abort for DuplexStream {
-    fn abort(self) {}
-}
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -20,7 +16,8 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
 #[tokio::test]
 async fn bytes_pass_both_ways_through_a_narrow_end() {
     let (client, near) = tcp_pair().await;
-    let (far, mut server) = duplex(100);
+    let (far, mut server) = tcp_pair().await;
+    socket2::SockRef::from(&far).set_send_buffer_size(100).unwrap();
     let counts = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let sent: Vec<u8> = (0..3_000_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let (mut reading, mut writing) = client.into_split();

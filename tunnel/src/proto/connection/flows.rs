@@ -3,10 +3,15 @@
 use std::task::{Poll, Waker};
 
 use super::{Connection, Life};
-use crate::proto::{
-    flow::{Body, Fin, FlowError},
-    frame::FlowId,
-    lane::HOME,
+use crate::{
+    Refusal,
+    proto::{
+        chunks::Chunks,
+        flow::{Body, Fin, Flow, FlowError, Stream},
+        frame::FlowId,
+        lane::HOME,
+        waiters::Waiters,
+    },
 };
 
 /// What a read gave.
@@ -19,12 +24,12 @@ pub enum ReadOutcome {
 }
 
 impl Connection {
-    /// Reads up to `most` bytes into `sink`.
+    /// Shows what has arrived to `sink`, which says how many of the bytes it took. When it took none, its flow is waited
+    /// for as if nothing had arrived.
     pub fn poll_read(
         &mut self,
         id: FlowId,
-        most: usize,
-        sink: impl FnMut(&[u8]),
+        sink: impl FnOnce(&[&[u8]]) -> usize,
         waker: &Waker,
     ) -> Poll<Result<ReadOutcome, FlowError>> {
         let over = self.ended().is_some();
@@ -43,7 +48,11 @@ impl Connection {
             flow.readers.register(waker);
             return Poll::Pending;
         }
-        let taken = stream.unread.take(most, sink, &mut self.pool);
+        let taken = stream.unread.drain(sink, &mut self.pool);
+        if taken == 0 {
+            flow.readers.register(waker);
+            return Poll::Pending;
+        }
         // What is left of all windows is for new flows. Behind the last byte nothing grows.
         let most = if stream.fin_received { 0 } else { self.limits.total_window / 4 * 3 };
         let allowance = most.saturating_sub(self.promised);
@@ -60,35 +69,55 @@ impl Connection {
 
     /// Queues as much of `bytes` as there is room for, at least one byte unless `bytes` is empty.
     pub fn poll_write(&mut self, id: FlowId, bytes: &[u8], waker: &Waker) -> Poll<Result<usize, FlowError>> {
-        let crowded = self.unsent >= self.limits.total_send_queue;
-        let closing = self.life != Life::Open;
-        let most = if crowded { self.limits.crowded_send_queue } else { self.limits.send_queue };
-        let Some(flow) = self.flows.get_mut(&id) else { return Poll::Ready(Err(FlowError::TunnelEnded)) };
-        if let Some(why) = flow.reset {
-            return Poll::Ready(Err(FlowError::Reset(why)));
-        }
-        if closing {
-            return Poll::Ready(Err(FlowError::TunnelEnded));
-        }
-        let Body::Stream(stream) = &mut flow.body else { return Poll::Ready(Err(FlowError::Finished)) };
-        if stream.fin != Fin::None {
-            return Poll::Ready(Err(FlowError::Finished));
-        }
-        if stream.stopped {
-            return Poll::Ready(Err(FlowError::Reset(crate::Refusal::Closed)));
-        }
+        let (most, closing) = (self.send_queue(), self.life != Life::Open);
+        let (stream, writers) = writable(self.flows.get_mut(&id), closing)?;
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let room = most.saturating_sub(stream.unsent.len()).min(bytes.len());
         if room == 0 {
-            flow.writers.register(waker);
+            writers.register(waker);
             return Poll::Pending;
         }
         stream.unsent.push(&bytes[..room], &mut self.pool);
         self.unsent += room;
         self.schedule(id);
         Poll::Ready(Ok(room))
+    }
+
+    /// Lets `fill` put bytes into the queue, once half of it is free; it says how many there are. Nothing is queued when it
+    /// has none. That nothing can be written any more is an error only when there is something to write.
+    pub fn poll_fill(
+        &mut self,
+        id: FlowId,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+        waker: &Waker,
+    ) -> Poll<Result<usize, FlowError>> {
+        let (most, closing) = (self.send_queue(), self.life != Life::Open);
+        let (stream, writers) = match writable(self.flows.get_mut(&id), closing) {
+            Ok(found) => found,
+            Err(error) => {
+                let lost = Chunks::default().fill(most, fill, &mut self.pool);
+                return Poll::Ready(if lost > 0 { Err(error) } else { Ok(0) });
+            }
+        };
+        let room = most.saturating_sub(stream.unsent.len());
+        if room == 0 || room < most / 2 {
+            writers.register(waker);
+            return Poll::Pending;
+        }
+        let filled = stream.unsent.fill(room, fill, &mut self.pool);
+        self.unsent += filled;
+        if filled > 0 {
+            self.schedule(id);
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Bytes that a flow may queue now.
+    fn send_queue(&self) -> usize {
+        let crowded = self.unsent >= self.limits.total_send_queue;
+        if crowded { self.limits.crowded_send_queue } else { self.limits.send_queue }
     }
 
     /// Half-close: FIN follows the queued bytes. Idempotent.
@@ -108,5 +137,20 @@ impl Connection {
             self.schedule(id);
         }
         Ok(())
+    }
+}
+
+/// The stream of a flow that may be written to, and who waits for room in it.
+fn writable(flow: Option<&mut Flow>, closing: bool) -> Result<(&mut Stream, &mut Waiters), FlowError> {
+    let flow = flow.ok_or(FlowError::TunnelEnded)?;
+    if let Some(why) = flow.reset {
+        return Err(FlowError::Reset(why));
+    }
+    match &mut flow.body {
+        _ if closing => Err(FlowError::TunnelEnded),
+        Body::Stream(stream) if stream.fin != Fin::None => Err(FlowError::Finished),
+        Body::Stream(stream) if stream.stopped => Err(FlowError::Reset(Refusal::Closed)),
+        Body::Stream(stream) => Ok((stream, &mut flow.writers)),
+        Body::Datagrams(_) => Err(FlowError::Finished),
     }
 }
