@@ -65,6 +65,40 @@ fn eight_bulk_flows_share_a_link_fairly() {
 }
 
 #[test]
+fn flows_that_share_a_path_are_credited_by_one_message() {
+    let mut pair = Pair::new(1, &Limits::default());
+    let flows: Vec<FlowId> = (0..3).map(|_| pair.connect(&target())).collect();
+    for flow in &flows {
+        fill(&mut pair, *flow);
+    }
+    pair.settle();
+    // A quarter of a window is worth a ride, and half of one a message.
+    let window = 256 << 10;
+    for flow in &flows[1..] {
+        let got = pair.read(AGENT, *flow, window / 4);
+        assert!(matches!(got, Poll::Ready(Ok(Some(bytes))) if bytes.len() == window / 4));
+    }
+    assert_eq!(pair.transmit(AGENT, 0), 0);
+    assert_eq!(drain(&mut pair, flows[0]), window / 2);
+    assert!(pair.transmit(AGENT, 0) > 0);
+    assert_eq!(pair.transmit(AGENT, 0), 0);
+    pair.deliver(LAPTOP, 0, usize::MAX);
+    // The first has all of its window again, and the others what they took.
+    let room = |pair: &mut Pair, flow| {
+        let mut sent = 0;
+        loop {
+            fill(pair, flow);
+            match pair.transmit(LAPTOP, 0) {
+                0 => return sent,
+                bytes => sent += bytes,
+            }
+        }
+    };
+    let rooms: Vec<_> = flows.iter().map(|flow| room(&mut pair, *flow) / (32 << 10)).collect();
+    assert_eq!(rooms, [8, 6, 6]);
+}
+
+#[test]
 fn a_keystroke_passes_a_download_within_two_records() {
     let mut pair = Pair::new(1, &Limits::default());
     let bulk: Vec<FlowId> = (0..8).map(|_| pair.connect(&target())).collect();

@@ -93,7 +93,7 @@ pub(super) struct Stream {
     pub(super) arrival: Arrival,
     pub(super) window: Window,
     pub(super) fin_received: bool,
-    /// Already in its lane's list of owed credit.
+    /// Already in its lane's list of credits.
     pub(super) credit_listed: bool,
 }
 

@@ -49,8 +49,10 @@ const SAMPLES: u8 = 15;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) control: VecDeque<Control>,
-    /// Flows that owe a CREDIT frame.
+    /// Flows whose CREDIT frame would be worth a ride,
     pub(super) credits: VecDeque<FlowId>,
+    /// of which one is owed.
+    pub(super) credit_due: bool,
     /// Flows that began to send after a pause: one turn each before `ready` (as `fq_codel` does), so that a
     /// keystroke does not wait behind a download.
     pub(super) fresh: VecDeque<FlowId>,
@@ -90,6 +92,7 @@ impl Lane {
         Self {
             control: VecDeque::new(),
             credits: VecDeque::new(),
+            credit_due: false,
             fresh: VecDeque::new(),
             ready: VecDeque::new(),
             data_first: false,
@@ -117,9 +120,9 @@ impl Lane {
         self.control.len() >= CONGESTED
     }
 
-    /// Nothing waits to be sent.
+    /// Nothing waits to be sent, but for what would take a ride.
     pub(super) fn is_drained(&self) -> bool {
-        self.control.is_empty() && self.credits.is_empty() && self.fresh.is_empty() && self.ready.is_empty()
+        self.control.is_empty() && !self.credit_due && self.fresh.is_empty() && self.ready.is_empty()
     }
 
     /// Any byte of the peer is a sign of life.
@@ -140,11 +143,13 @@ impl Lane {
         let soon = self.last_ping.map_or(now, |last| last + limits.busy_ping_interval);
         self.next_ping = self.next_ping.min(soon);
         self.owed += bytes;
-        if self.owed >= most {
-            self.ack = Ack::Due;
-        } else if self.ack == Ack::Nothing {
-            self.ack = Ack::DueAt(now + delay);
-        }
+        self.ack = match self.ack {
+            _ if self.owed >= most => Ack::Due,
+            Ack::Nothing => Ack::DueAt(now + delay),
+            // The delay may have become shorter.
+            Ack::DueAt(at) => Ack::DueAt(at.min(now + delay)),
+            Ack::Due => Ack::Due,
+        };
     }
 
     /// The acknowledgement to send: due, or worth a ride in a record that leaves anyway.

@@ -47,11 +47,15 @@ pub struct Limits {
     pub silence: Duration,
     /// An acknowledgement is sent after this time at the latest,
     pub ack_delay: Duration,
-    /// on a bulk lane after this, as its sender may wait for it.
+    /// on a bulk lane after this: its sender wants to know what is on its way when it begins to yield,
     pub bulk_ack_delay: Duration,
-    /// Bytes received after which an acknowledgement is due at once.
+    /// and then after this, as it may wait for it.
+    pub yielding_ack_delay: Duration,
+    /// Bytes received after which an acknowledgement is due at once: a flow that became bulk leaves with it,
     pub ack_bytes: usize,
-    /// The same on a bulk lane beside interactive traffic: each full record.
+    /// on a bulk lane more than that,
+    pub bulk_ack_bytes: usize,
+    /// and beside interactive traffic each full record.
     pub yielding_ack_bytes: usize,
     /// How long a close waits for queued bytes.
     pub close_delay: Duration,
@@ -81,8 +85,10 @@ impl Default for Limits {
             busy_ping_interval: Duration::from_secs(1),
             silence: Duration::from_secs(15),
             ack_delay: Duration::from_millis(100),
-            bulk_ack_delay: Duration::from_millis(5),
+            bulk_ack_delay: Duration::from_millis(25),
+            yielding_ack_delay: Duration::from_millis(5),
             ack_bytes: 256 << 10,
+            bulk_ack_bytes: 4 << 20,
             yielding_ack_bytes: 48 << 10,
             close_delay: Duration::from_secs(1),
         }

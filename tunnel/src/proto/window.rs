@@ -174,9 +174,15 @@ impl Window {
         i64::from(self.size) - i64::from(before)
     }
 
-    /// Whether enough was read for a CREDIT frame to be worth its bytes: half of the window, at most [`CREDIT`].
+    /// Whether enough was read for a CREDIT frame to be worth a message: half of the window, at most [`CREDIT`].
     pub fn owes(&self) -> bool {
         self.free() >= (self.size / 2).clamp(1, CREDIT)
+    }
+
+    /// Whether enough was read for a CREDIT frame in a message that leaves anyway: half of that. Flows that share a path
+    /// evenly are credited by one message, not by one each.
+    pub fn rides(&self) -> bool {
+        self.free() >= (self.size / 4).clamp(1, CREDIT / 2)
     }
 
     /// Promises everything that is free.

@@ -59,10 +59,14 @@ impl Connection {
         let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
         let change = stream.window.consume(taken_u32, &self.inflow, &self.limits, allowance);
         self.promised = self.promised.saturating_add_signed(change);
-        if !stream.fin_received && !stream.credit_listed && stream.window.owes() {
-            stream.credit_listed = true;
-            self.lanes[HOME].credits.push_back(id);
-            self.wake_driver();
+        if !stream.fin_received && stream.window.rides() {
+            let (home, owed) = (&mut self.lanes[HOME], stream.window.owes());
+            if !std::mem::replace(&mut stream.credit_listed, true) {
+                home.credits.push_back(id);
+            }
+            if owed && !std::mem::replace(&mut home.credit_due, true) {
+                self.wake_driver();
+            }
         }
         Poll::Ready(Ok(ReadOutcome::Bytes(taken)))
     }

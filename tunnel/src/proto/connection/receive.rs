@@ -62,9 +62,9 @@ impl Connection {
             let (delay, most) = match lane {
                 HOME => (limits.ack_delay, limits.ack_bytes),
                 _ if self.interactive.is_active(now, limits) => {
-                    (limits.bulk_ack_delay, limits.yielding_ack_bytes)
+                    (limits.yielding_ack_delay, limits.yielding_ack_bytes)
                 }
-                _ => (limits.bulk_ack_delay, limits.ack_bytes),
+                _ => (limits.bulk_ack_delay, limits.bulk_ack_bytes),
             };
             state.owe_ack(record.wire_len(), delay, most, now, limits);
         }

@@ -6,15 +6,19 @@ use super::Connection;
 use crate::proto::{
     chunks::Pool,
     flow::{Body, Fin, Flow, Phase, Place},
-    frame::{self, FlowId, Frame, MAX_META, ResetCode},
+    frame::{self, FlowId, Frame, MAX_META, MAX_PAYLOAD, ResetCode},
     lane::{Control, HOME, Lane, LaneId},
     limits::Limits,
     record::{self, MAX_BODY},
     yielding,
 };
 
-/// Bytes a flow sends in its turn: below a millisecond at 20 MB/s, so that a keystroke waits for little.
-const QUANTUM: i64 = 16 << 10;
+/// Bytes a flow sends in its turn: below a millisecond at 20 MB/s, so that a keystroke waits for little. Four turns fill
+/// a record.
+const QUANTUM: usize = MAX_BODY / 4 - frame::HEADER;
+
+/// The same on a bulk lane, where no keystroke waits: nearly a record, so that both ends handle long pieces.
+const BULK_QUANTUM: usize = MAX_PAYLOAD;
 
 /// Control frames stop here in one record; an OPEN with the longest meta still fits behind it.
 const CONTROL_ROOM: usize = MAX_BODY - MAX_META - 64;
@@ -127,6 +131,7 @@ impl Connection {
                 Frame::Credit(id, bytes).encode(out);
             }
         }
+        state.credit_due &= !state.credits.is_empty();
     }
 
     /// Whether a bulk lane waits for acknowledgements before it sends more.
@@ -149,7 +154,7 @@ impl Connection {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
             let was_fresh = flow.place == Place::Fresh;
             if flow.deficit <= 0 {
-                flow.deficit += QUANTUM;
+                flow.deficit += cost(if lane == HOME { QUANTUM } else { BULK_QUANTUM });
             }
             let before = flow.unsent();
             // Home before the turn, as it calmed down in a pause; out behind it, as the bytes are counted then.
