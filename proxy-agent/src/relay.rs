@@ -189,7 +189,11 @@ impl Stream for Socket<'_> {
 /// A [`TcpStream`] by shared reference, so that its readiness can be awaited beside.
 struct Socket<'a>(&'a TcpStream);
 
-impl CopyEnd for Socket<'_> {}
+impl CopyEnd for Socket<'_> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+}
 
 impl AsyncRead for Socket<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

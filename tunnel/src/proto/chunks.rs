@@ -119,6 +119,13 @@ impl Chunks {
 
     /// Shows the first pieces to `look`, which says how many of their bytes it took. Returns that.
     pub fn drain(&mut self, look: impl FnOnce(&[&[u8]]) -> usize, pool: &mut Pool) -> usize {
+        if let [only] = self.pieces.as_slices().0
+            && self.pieces.len() == 1
+        {
+            let only = &only[self.head..];
+            let taken = look(&[only]).min(only.len());
+            return self.take(taken, |_| (), pool);
+        }
         let mut shown: [&[u8]; SHOWN] = [&[]; SHOWN];
         let (mut count, mut bytes, mut head) = (0, 0, self.head);
         for (slice, piece) in shown.iter_mut().zip(&self.pieces) {

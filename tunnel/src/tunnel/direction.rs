@@ -31,9 +31,18 @@ pub trait CopyEnd: AsyncRead + AsyncWrite + Unpin {
     fn as_flow(&self) -> Option<&Flow> {
         None
     }
+
+    /// Pending while a read would be: asked before a flow's queue is looked at for room.
+    fn poll_readable(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
-impl CopyEnd for TcpStream {}
+impl CopyEnd for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+}
 
 impl CopyEnd for Flow {
     fn as_flow(&self) -> Option<&Flow> {
@@ -107,9 +116,13 @@ impl Direction {
             (Some(flow), None) => {
                 let mut wrote = None;
                 let taken = flow.poll_take(cx.waker(), |pieces| {
-                    let slices: [_; SHOWN] =
-                        array::from_fn(|at| IoSlice::new(pieces.get(at).unwrap_or(&&[][..])));
-                    let written = Pin::new(to).poll_write_vectored(cx, &slices[..pieces.len().min(SHOWN)]);
+                    let written = if let [only] = pieces {
+                        Pin::new(to).poll_write(cx, only)
+                    } else {
+                        let slices: [_; SHOWN] =
+                            array::from_fn(|at| IoSlice::new(pieces.get(at).unwrap_or(&&[][..])));
+                        Pin::new(to).poll_write_vectored(cx, &slices[..pieces.len().min(SHOWN)])
+                    };
                     let count = if let Poll::Ready(Ok(count)) = written { count } else { 0 };
                     wrote = Some(written);
                     count
@@ -118,6 +131,7 @@ impl Direction {
                 wrote.map_or(taken, not_zero)
             }
             (None, Some(flow)) => {
+                ready!(from.poll_readable(cx))?;
                 let mut read = Poll::Pending;
                 let count = ready!(flow.poll_fill(cx.waker(), |room| {
                     let mut buffer = ReadBuf::new(room);
