@@ -16,7 +16,7 @@ use devproxy_cluster::{ApiSettings, Connection, Holder, Plan, target::Target};
 use crate::{
     Failure,
     cli::{Command, EnvironmentForm, Global, Read},
-    environment::Form,
+    environment::{self, Form},
     session::client::Session,
     terminal::Signals,
     ui::Progress,
@@ -69,6 +69,12 @@ async fn planned(
     signals: &mut Signals,
     planning: impl AsyncFnOnce(&Connection) -> Result<Plan, Failure>,
 ) -> Result<(Session, Plan), Failure> {
+    if let Some(around) = environment::around_us() {
+        let cause = format!("this is the shell of {around}: no other session can begin in it");
+        return Err(
+            Failure::new("DP-NAMESPACES", cause).hint("begin it in another terminal, outside of the session")
+        );
+    }
     let mut session = Session::spawn(global.verbose)?;
     let plan = async {
         let connection = connect(global).await?;

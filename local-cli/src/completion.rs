@@ -247,6 +247,10 @@ impl ValueCompleter for Program {
     }
 
     fn complete_at(&self, index: usize, current: &OsStr) -> Vec<CompletionCandidate> {
+        // The engine asks before them too, where no command may stand.
+        if !typed().iter().any(|word| word == "--") {
+            return offer(&current.to_string_lossy(), vec!["--".to_owned()]);
+        }
         if index > 0 || current.as_encoded_bytes().contains(&b'/') {
             return PathCompleter::any().complete(current);
         }

@@ -8,6 +8,13 @@ use std::{
 
 use crate::settings;
 
+/// The session in whose shell this process is: a user namespace with one id, and the variable that names it.
+pub fn around_us() -> Option<String> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    let is_one_id = map.split_whitespace().nth(2) == Some("1");
+    std::env::var(SESSION).ok().filter(|_| is_one_id)
+}
+
 /// Names whose value on the laptop stays: they describe the terminal, the person and the tools, not the service.
 const LAPTOP_KEEPS: &[&str] = &[
     "PATH",

@@ -1,9 +1,11 @@
 //! The terminal process: parent of the user's program, so that tty, signals and job control are those of a shell's
 //! child; and watcher of the session process, which it replaces at the restore when that one dies.
 //!
+//! - [`foreground`]: the terminal in front of which we are, and its end
 //! - [`program`]: the user's program
 //! - [`signals`]: what Ctrl-C, SIGTERM and the closed terminal mean
 
+mod foreground;
 mod program;
 mod signals;
 

@@ -349,6 +349,19 @@ async fn an_api_server_that_is_away_at_the_end_is_waited_for_by_whoever_restores
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_closed_terminal_is_noticed_where_nobody_passes_its_signal_on() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop, before) = cart(&bed, "closed").await?;
+    laptop.install_product_as("devproxy")?;
+    // As below `su`: the leader of the terminal's session hears of it, and waits for its child.
+    let script = "trap : HUP; devproxy swap cart -- shopd; true";
+    let mut shell = laptop.command("bash").args(["-c", script]).terminal().spawn()?;
+    shell.wait_for("handover", SWAP).await?;
+    shell.close_terminal();
+    gone(&shop, &laptop, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_may_be_closed_where_nohup_was_asked_for() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop, before) = cart(&bed, "nohup").await?;

@@ -57,12 +57,30 @@ async fn what_others_do_to_the_original_stays_and_is_told() -> Result<()> {
     let replicas =
         async || Ok::<_, anyhow::Error>(shop.get(["deployment", "cart"]).await?["spec"]["replicas"].clone());
 
-    let swap = swapped(&laptop, "cart").await?;
+    let mut swap = swapped(&laptop, "cart").await?;
     shop.kubectl(["scale", "deployment", "cart", "--replicas=2"]).await?;
+    swap.wait_for("cart was scaled to 2 by somebody else: its pods answer a part of the clients", RESTORE)
+        .await?;
     let exit = ended(swap).await?;
     ensure!(exit.code() == 0, "{exit:?}");
     ensure!(exit.stderr.contains("cart was scaled to 2 by somebody else meanwhile and stays so"), "{exit:?}");
     assert_eq!((replicas().await?, remains(&shop).await?), (json!(2), json!([])));
+
+    // To 0, which is what we had set, but it is theirs now.
+    let mut swap = swapped(&laptop, "cart").await?;
+    shop.kubectl(["scale", "deployment", "cart", "--replicas=3"]).await?;
+    swap.wait_for("cart was scaled to 3 by somebody else", RESTORE).await?;
+    shop.kubectl(["scale", "deployment", "cart", "--replicas=0"]).await?;
+    swap.wait_for("cart was scaled to 0 by somebody else: all clients are led here again", RESTORE).await?;
+    let exit = ended(swap).await?;
+    let again = format!(
+        "cart had 2 replicas before and answers nobody now: `kubectl scale deployment/cart -n {} --replicas=2`",
+        shop.name()
+    );
+    ensure!(exit.stderr.contains(&again), "{exit:?}");
+    assert_eq!((replicas().await?, remains(&shop).await?), (json!(0), json!([])));
+    shop.kubectl(["scale", "deployment", "cart", "--replicas=2"]).await?;
+    shop.kubectl(["rollout", "status", "deployment", "cart", "--timeout=60s"]).await?;
 
     // Applied again with another template, and with the replicas that it had before.
     let swap = swapped(&laptop, "cart").await?;

@@ -35,7 +35,16 @@ pub(crate) async fn keep_swapped(connection: Connection, record: Record) {
 /// Says that the original was put back, and by whom.
 pub(crate) async fn tell_restored(connection: &Connection, record: &Record, by: &Holder) {
     if let Some(original) = &record.original {
-        tell(&Objects::new(connection, Kind::Event), &restored(record, original, by)).await;
+        let done = format!("scaled back to {} replicas by {by}", original.replicas);
+        tell(&Objects::new(connection, Kind::Event), &restored(record, original, &done)).await;
+    }
+}
+
+/// Says that it was left as somebody else had scaled it.
+pub(crate) async fn tell_left(connection: &Connection, record: &Record, by: &Holder, replicas: i64) {
+    if let Some(original) = &record.original {
+        let done = format!("left by {by} at {replicas} replicas, to which somebody else had scaled it");
+        tell(&Objects::new(connection, Kind::Event), &restored(record, original, &done)).await;
     }
 }
 
@@ -63,12 +72,8 @@ fn swapped(record: &Record, original: &Original) -> Value {
     event(record, original, "DevproxySwapped", "swapped", &message)
 }
 
-fn restored(record: &Record, original: &Original, by: &Holder) -> Value {
-    let holder = &record.holder;
-    let message = format!(
-        "scaled back to {} replicas by {by}; it was swapped by {holder} since {}",
-        original.replicas, record.since
-    );
+fn restored(record: &Record, original: &Original, done: &str) -> Value {
+    let message = format!("{done}; it was swapped by {} since {}", record.holder, record.since);
     event(record, original, "DevproxyRestored", "restored", &message)
 }
 

@@ -8,7 +8,7 @@
 //! - [`swap`]: runs the plan's steps, hands the traffic over, undoes
 //! - [`record`], [`lease`]: the lock, the heartbeat and the memory of a session
 //! - [`event`]: what teammates read on the original
-//! - [`place`]: where a session's processes run, and whether they live; [`presence`]: whether the stand-in is still there
+//! - [`place`]: where a session's processes run, and whether they live; [`presence`]: whether stand-in and original are still as we left them
 //! - [`find`], [`restore`](mod@restore): finds a session's record, and puts everything back from it alone
 //! - [`rights`]: what a session and its restore may not be without
 //! - [`candidates`]: names to choose from, for completions
@@ -59,7 +59,7 @@ pub use plan::{
     Protocol, ReadyMode, Step, SwapSettings, Warning, WritableVolume, file_roots_of_pod, plan,
 };
 pub use pod::{AgentPod, Placed, find_agent};
-pub use presence::{stand_in_is_gone, stand_in_lost};
+pub use presence::{original_rescaled, stand_in_is_gone, stand_in_lost};
 pub use record::{Original, Phase, Record};
 pub use restore::{OriginalOutcome, Outcome, SpliceHook, Splicing, restore};
 pub use rights::restorable;

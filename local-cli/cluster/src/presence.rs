@@ -1,12 +1,17 @@
-//! Whether the stand-in is still there: who deletes it, by `devproxy restore` or by hand, means the restore.
+//! Whether the stand-in is still there: who deletes it, by `devproxy restore` or by hand, means the restore. And whether the
+//! original is still at 0.
 
 use std::time::Duration;
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use crate::{
     ClusterError, Connection,
-    lease::restored_by,
+    json::number,
+    lease::{RENEW_EVERY, restored_by},
     record::Record,
     resource::{Kind, Objects},
     slices::is_leaving,
@@ -27,6 +32,19 @@ pub async fn stand_in_lost(
         let _ = timeout(LOOK, sooner.notified()).await;
         if stand_in_is_gone(connection, stand_in).await {
             return cause(connection, stand_in, lease).await;
+        }
+    }
+}
+
+/// Resolves when the original does not have `known` replicas any more, with those that it has: somebody else scaled it.
+/// Cancel-safe.
+pub async fn original_rescaled(connection: &Connection, name: &str, known: i64) -> i64 {
+    loop {
+        sleep(RENEW_EVERY).await;
+        let found = Objects::new(connection, Kind::Deployment).find(name).await;
+        let replicas = found.ok().flatten().and_then(|found| number(&found, "/spec/replicas"));
+        if let Some(replicas) = replicas.filter(|replicas| *replicas != known) {
+            return replicas;
         }
     }
 }

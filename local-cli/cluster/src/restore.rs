@@ -201,6 +201,19 @@ impl Restore<'_> {
             return Ok((OriginalOutcome::Held, Vec::new()));
         }
         let outcome = self.scale_back(original).await?;
+        if let OriginalOutcome::Rescaled { replicas } = outcome
+            && self.record.phase != Phase::Prepared
+        {
+            event::tell_left(self.connection, self.record, self.by, replicas).await;
+            if replicas == 0 && original.replicas > 0 {
+                let (name, had) = (&original.name, original.replicas);
+                let again = format!(
+                    "`kubectl scale deployment/{name} -n {} --replicas={had}`",
+                    self.record.namespace
+                );
+                problems.push(format!("{name} had {had} replicas before and answers nobody now: {again}"));
+            }
+        }
         let expected = match &outcome {
             // A broken one is not waited for, nor is one that never left.
             OriginalOutcome::Restored { replicas } | OriginalOutcome::Back { replicas } => {
@@ -429,18 +442,14 @@ fn decide(current: &Value, original: &Original, phase: Phase, lock: Lock) -> Dec
     // And the phase is noted before the first touch.
     let ours = phase != Phase::Prepared && (managed.is_empty() || ownership::ours(managed));
     let replicas = number(current, "/spec/replicas").unwrap_or(1);
-    // The ownership that would tell it as our doing is given back before the Lease.
-    let done_before = phase == Phase::Restoring || (phase != Phase::Prepared && lock == Lock::Gone);
+    let has_its_own = replicas == original.replicas;
     match replicas {
-        replicas if replicas == original.replicas && ours => {
-            Decision::Leave(OriginalOutcome::Back { replicas })
-        }
+        replicas if has_its_own && ours => Decision::Leave(OriginalOutcome::Back { replicas }),
         0 if ours => Decision::Scale,
-        replicas if replicas == original.replicas && done_before => {
+        _ if has_its_own && phase == Phase::Prepared => Decision::Unscaled(OriginalOutcome::Untouched),
+        // Never scaled; or a restore came so far, which gives the ownership back before the Lease.
+        replicas if has_its_own && (phase != Phase::Swapped || lock == Lock::Gone) => {
             Decision::Unscaled(OriginalOutcome::Back { replicas })
-        }
-        replicas if replicas == original.replicas && phase != Phase::Swapped => {
-            Decision::Unscaled(OriginalOutcome::Untouched)
         }
         // We had scaled it, and this is not our doing.
         replicas => Decision::Leave(OriginalOutcome::Rescaled { replicas }),
@@ -483,7 +492,8 @@ mod tests {
         assert_eq!(decided(&current("u-1", 3, "devproxy"), Phase::Restoring), leave);
         let untouched = Decision::Unscaled(OriginalOutcome::Untouched);
         assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::Prepared), untouched);
-        assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::HandingOver), untouched);
+        let back = Decision::Unscaled(OriginalOutcome::Back { replicas: 3 });
+        assert_eq!(decided(&current("u-1", 3, "kubectl"), Phase::HandingOver), back);
     }
 
     #[test]

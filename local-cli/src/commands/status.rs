@@ -162,6 +162,9 @@ fn phase(here: &protocol::Status, now: Timestamp) -> String {
         protocol::WAITING => !silence.partly,
         phase => phase == protocol::SWAPPED,
     };
+    if let (Some(replicas), protocol::SWAPPED) = (here.rescaled, here.phase.as_str()) {
+        return format!("{}, but {} has {replicas} replicas", here.phase, here.name);
+    }
     match &here.silence {
         Some(silence) if keeps_waiting(silence) => {
             let word = here.phase.split(' ').next().unwrap_or_default();
@@ -227,6 +230,7 @@ mod tests {
             phase: phase.into(),
             pod: None,
             silence: (phase != "swapped").then(|| silence.clone()),
+            rescaled: None,
             program: Some(4711),
             round_trip: Some(0.4),
             reconnects: 0,

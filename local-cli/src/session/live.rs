@@ -13,7 +13,7 @@ pub(crate) use self::ending::{again, describe};
 use std::time::{Duration, Instant};
 
 use devproxy_capture::Capture;
-use devproxy_cluster::{Connection, Handover, Swap, stand_in_lost, swap};
+use devproxy_cluster::{Connection, Handover, Original, Swap, original_rescaled, stand_in_lost, swap};
 use devproxy_tunnel::{SessionKey, control};
 use tokio::{
     sync::mpsc,
@@ -58,7 +58,7 @@ pub async fn session(start: Start, mut ahead: Ahead, shared: &Shared) {
             let live = live.insert(establish(&start, &connection, &mut swap, shared).await?);
             tokio::select! {
                 lost = stand_in_lost(&connection, &start.plan.stand_in_name, &start.plan.lease, &shared.look) => Err(lost.into()),
-                result = serve(&start, live, &mut swap, shared) => result,
+                result = serve(&start, &connection, live, &mut swap, shared) => result,
             }
         } => result,
     };
@@ -131,7 +131,13 @@ async fn establish(
 }
 
 /// Serves until something is lost; who asks for the end drops this.
-async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared) -> Result<(), Failure> {
+async fn serve(
+    start: &Start,
+    connection: &Connection,
+    live: &mut Live,
+    swap: &mut Swap,
+    shared: &Shared,
+) -> Result<(), Failure> {
     let Live { agent, capture, namespaces, facts, lost, .. } = live;
     let plan = &start.plan;
     let entrance = ShellEntrance {
@@ -174,7 +180,10 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
     };
     let serving = async {
         match serving.await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => match &plan.original {
+                Some(original) => tell_rescaled(connection, original, shared).await,
+                None => std::future::pending().await,
+            },
             Err(failure) => failure,
         }
     };
@@ -182,6 +191,21 @@ async fn serve(start: &Start, live: &mut Live, swap: &mut Swap, shared: &Shared)
         failure = serving => failure,
         failure = lost.recv() => failure.unwrap_or_else(|| Failure::new("DP-SESSION-ENDED", "the session has ended")),
     })
+}
+
+/// Says when somebody scales the original, which is at 0: their state wins, but who debugs must know.
+async fn tell_rescaled(connection: &Connection, original: &Original, shared: &Shared) -> ! {
+    let mut replicas = 0;
+    loop {
+        replicas = original_rescaled(connection, &original.name, replicas).await;
+        shared.update(|status| status.rescaled = (replicas > 0).then_some(replicas));
+        let name = &original.name;
+        let now = match replicas {
+            0 => "all clients are led here again",
+            _ => "its pods answer a part of the clients, and stay when the session ends",
+        };
+        shared.outlet.notice(&format!("{name} was scaled to {replicas} by somebody else: {now}")).await;
+    }
 }
 
 /// Declared ports open, then readiness, then the cluster's part.

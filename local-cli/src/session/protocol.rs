@@ -106,6 +106,9 @@ pub struct Status {
     /// Ports on which nobody listens, of those where somebody should.
     #[serde(default)]
     pub silence: Option<Silence>,
+    /// Replicas that somebody else gave the original meanwhile.
+    #[serde(default)]
+    pub rescaled: Option<i64>,
     /// Process id of the user's program.
     pub program: Option<i32>,
     /// To the agent and back when the tunnel was made, milliseconds.

@@ -43,6 +43,7 @@ impl Shared {
             phase: "starting".to_owned(),
             pod: None,
             silence: None,
+            rescaled: None,
             program: None,
             round_trip: None,
             reconnects: 0,

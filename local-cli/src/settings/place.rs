@@ -78,15 +78,14 @@ impl Place {
         (None, None)
     }
 
-    /// `path` as people write it: from the working directory, or from `~`.
+    /// `path` as people write it: from the working directory in a project, else from `~`.
     pub fn shown(&self, path: &Path) -> String {
         let below = |folder: &Option<PathBuf>| Some(path.strip_prefix(folder.as_ref()?).ok()?.to_owned());
-        if let Some(path) = below(&self.folder) {
-            return path.display().to_string();
-        }
-        match below(&self.home) {
-            Some(path) => format!("~/{}", path.display()),
-            None => path.display().to_string(),
+        let in_project = self.folder != self.home && self.folder.as_deref() != Some(Path::new("/"));
+        match (below(&self.folder), below(&self.home)) {
+            (Some(path), _) if in_project => path.display().to_string(),
+            (_, Some(path)) => format!("~/{}", path.display()),
+            (_, None) => path.display().to_string(),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
+use super::foreground::Foreground;
 use crate::Failure;
 
 /// A signal that came.
@@ -44,17 +45,21 @@ pub struct Signals {
     terminate: Signal,
     /// `None`: whoever started us wants us to outlive the terminal, as `nohup` does.
     hang_up: Option<Signal>,
+    /// What the same means where nobody passes the signal on; until it has happened.
+    foreground: Option<Foreground>,
 }
 
 impl Signals {
     /// Takes them over.
     pub fn new() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|e| Failure::new("DP-SIGNALS", e));
+        let outlives = ignores(Sent::SIGHUP);
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             quit: listen(SignalKind::quit())?,
             terminate: listen(SignalKind::terminate())?,
-            hang_up: if ignores(Sent::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) },
+            hang_up: if outlives { None } else { Some(listen(SignalKind::hangup())?) },
+            foreground: if outlives { None } else { Foreground::ours() },
         })
     }
 
@@ -74,6 +79,7 @@ impl Signals {
             _ = self.quit.recv() => Got::Quit,
             _ = self.terminate.recv() => Got::Terminate,
             () = recv(self.hang_up.as_mut()) => Got::HangUp,
+            () = lost(&mut self.foreground) => Got::HangUp,
         }
     }
 }
@@ -83,6 +89,14 @@ async fn recv(signal: Option<&mut Signal>) {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
+}
+
+async fn lost(foreground: &mut Option<Foreground>) {
+    match foreground {
+        Some(terminal) => terminal.lost().await,
+        None => std::future::pending().await,
+    }
+    *foreground = None;
 }
 
 /// Whether this process was started with `signal` ignored, and has not asked for it since: proc(5), `SigIgn`, a bit for

@@ -29,7 +29,7 @@ impl ClusterError {
                 // A namespace that does not exist is refused in the same words.
                 match nearest.first() {
                     Some(nearest) => format!("did you mean namespace `{nearest}`? if not, "),
-                    None if rights.iter().any(|right| right.verb == "get") =>
+                    None if rights.iter().any(|right| ["get", "list"].contains(&right.verb.as_str())) =>
                         "is the namespace right? if so, ".to_owned(),
                     None => String::new(),
                 },
