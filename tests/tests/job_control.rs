@@ -72,6 +72,10 @@ async fn a_shell_on_a_terminal_has_job_control_and_gives_the_terminal_back() -> 
     terminal.write("echo ended-$((2 + 3))\n")?;
     terminal.wait_for("ended-5", SOON).await?;
 
+    // A session in a session is refused before anything is made.
+    terminal.write("devproxy swap cart\n")?;
+    terminal.wait_for("no other session can begin in it [DP-NAMESPACES]", SOON).await?;
+
     // The shell's end is the session's end; its code is ours, and the outer shell has its terminal as it was.
     terminal.write("exit 7\n")?;
     terminal.wait_for("restore", RESTORE).await?;
