@@ -7,6 +7,7 @@
 //! - [`key`]: the session key that both ends prove to each other
 //! - [`proto`]: the protocol as a state machine without IO
 //! - [`handshake`]: how both ends prove the key before the first record
+//! - [`scratch`]: one read buffer a thread
 //! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`], and [`Direction`], which copies between a flow and a
 //!   socket
 
@@ -15,6 +16,7 @@ pub mod handshake;
 pub mod key;
 pub mod meta;
 pub mod proto;
+pub mod scratch;
 pub mod tunnel;
 
 pub use key::SessionKey;

@@ -8,14 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use devproxy_tunnel::{Datagrams, Flow, Open, Refusal, Tunnel};
+use devproxy_tunnel::{Datagrams, Flow, Open, Refusal, Tunnel, scratch};
 use tokio::{
     net::{TcpStream, UdpSocket},
     sync::watch,
     time::timeout,
 };
 
-use crate::{local::LocalRoutes, scratch};
+use crate::local::LocalRoutes;
 
 /// As long as a kernel retransmits a SYN; a dial that waits for a new tunnel longer than that has no caller any more.
 const WITHOUT_TUNNEL: Duration = Duration::from_secs(130);

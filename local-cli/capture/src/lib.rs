@@ -8,7 +8,7 @@
 //! - `inbound`: connections of the cluster's clients, held while nothing listens
 //! - [`listeners`], [`ports`], `publish`: what the program listens on, and which ports open where because of it
 //! - [`gate`]: for `cargo xtask gate`
-//! - `netlink`, `queue`, `packet`, `raw`, `pool`, `splice`, `scratch`: NFQUEUE, packets, sockets, copying
+//! - `netlink`, `queue`, `packet`, `raw`, `pool`, `splice`: NFQUEUE, packets, sockets, copying
 
 pub mod capture;
 pub mod counters;
@@ -26,7 +26,6 @@ pub mod ports;
 mod publish;
 mod queue;
 mod raw;
-mod scratch;
 mod splice;
 mod udp;
 

@@ -12,8 +12,9 @@ use crate::{
     Connection,
     json::text,
     name::MANAGER,
-    record::{Holder, Original, Record, now},
+    record::{Holder, Original, Phase, Record, now},
     resource::{Condition, Kind, Objects},
+    restore::OriginalOutcome,
 };
 
 /// The API server forgets Events after an hour (its `--event-ttl`), counted from the last change.
@@ -32,18 +33,21 @@ pub(crate) async fn keep_swapped(connection: Connection, record: Record) {
     }
 }
 
-/// Says that the original was put back, and by whom.
-pub(crate) async fn tell_restored(connection: &Connection, record: &Record, by: &Holder) {
+/// Says what became of an original that was swapped, and by whom; nothing when this restore changed nothing.
+pub(crate) async fn tell_outcome(
+    connection: &Connection,
+    record: &Record,
+    by: &Holder,
+    outcome: &OriginalOutcome,
+) {
+    let done = match outcome {
+        OriginalOutcome::Restored { replicas } => format!("scaled back to {replicas} replicas by {by}"),
+        OriginalOutcome::Rescaled { replicas } if record.phase != Phase::Prepared => {
+            format!("left by {by} at {replicas} replicas, to which somebody else had scaled it")
+        }
+        _ => return,
+    };
     if let Some(original) = &record.original {
-        let done = format!("scaled back to {} replicas by {by}", original.replicas);
-        tell(&Objects::new(connection, Kind::Event), &restored(record, original, &done)).await;
-    }
-}
-
-/// Says that it was left as somebody else had scaled it.
-pub(crate) async fn tell_left(connection: &Connection, record: &Record, by: &Holder, replicas: i64) {
-    if let Some(original) = &record.original {
-        let done = format!("left by {by} at {replicas} replicas, to which somebody else had scaled it");
         tell(&Objects::new(connection, Kind::Event), &restored(record, original, &done)).await;
     }
 }

@@ -201,18 +201,15 @@ impl Restore<'_> {
             return Ok((OriginalOutcome::Held, Vec::new()));
         }
         let outcome = self.scale_back(original).await?;
-        if let OriginalOutcome::Rescaled { replicas } = outcome
+        event::tell_outcome(self.connection, self.record, self.by, &outcome).await;
+        if outcome == (OriginalOutcome::Rescaled { replicas: 0 })
             && self.record.phase != Phase::Prepared
+            && original.replicas > 0
         {
-            event::tell_left(self.connection, self.record, self.by, replicas).await;
-            if replicas == 0 && original.replicas > 0 {
-                let (name, had) = (&original.name, original.replicas);
-                let again = format!(
-                    "`kubectl scale deployment/{name} -n {} --replicas={had}`",
-                    self.record.namespace
-                );
-                problems.push(format!("{name} had {had} replicas before and answers nobody now: {again}"));
-            }
+            let (name, had) = (&original.name, original.replicas);
+            let again =
+                format!("`kubectl scale deployment/{name} -n {} --replicas={had}`", self.record.namespace);
+            problems.push(format!("{name} had {had} replicas before and answers nobody now: {again}"));
         }
         let expected = match &outcome {
             // A broken one is not waited for, nor is one that never left.
@@ -279,10 +276,7 @@ impl Restore<'_> {
             let version = text(&current, "/metadata/resourceVersion");
             let patch = json!({"spec": {"replicas": replicas}});
             match deployments.merge(&original.name, Condition::Version(version), patch).await {
-                Ok(_) => {
-                    event::tell_restored(self.connection, self.record, self.by).await;
-                    return Ok(OriginalOutcome::Restored { replicas });
-                }
+                Ok(_) => return Ok(OriginalOutcome::Restored { replicas }),
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => return Ok(OriginalOutcome::Deleted),
                 Err(error) => return Err(error),

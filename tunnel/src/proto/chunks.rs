@@ -119,7 +119,8 @@ impl Chunks {
 
     /// Shows the first pieces to `look`, which says how many of their bytes it took. Returns that.
     pub fn drain(&mut self, look: impl FnOnce(&[&[u8]]) -> usize, pool: &mut Pool) -> usize {
-        if let [only] = self.pieces.as_slices().0
+        // Mostly a message, which is one piece.
+        if let Some(only) = self.pieces.front()
             && self.pieces.len() == 1
         {
             let only = &only[self.head..];

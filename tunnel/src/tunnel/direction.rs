@@ -2,7 +2,6 @@
 
 use std::{
     array,
-    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -14,13 +13,10 @@ use tokio::{
 };
 
 use super::Flow;
-use crate::proto::chunks::SHOWN;
+use crate::{proto::chunks::SHOWN, scratch};
 
 /// Moves in one poll; then the other tasks of the thread get their turn.
 const TURNS: usize = 4;
-
-/// Bytes read at once between two sockets.
-const BUFFER: usize = 64 << 10;
 
 /// One end of a copy. What is written to it leaves without a flush.
 ///
@@ -116,6 +112,7 @@ impl Direction {
             (Some(flow), None) => {
                 let mut wrote = None;
                 let taken = flow.poll_take(cx.waker(), |pieces| {
+                    // A message is one piece.
                     let written = if let [only] = pieces {
                         Pin::new(to).poll_write(cx, only)
                     } else {
@@ -151,7 +148,7 @@ impl Direction {
         to: &mut W,
     ) -> Poll<io::Result<usize>> {
         if self.rest.is_empty() {
-            return with_buffer(|room| {
+            return scratch::with(|room| {
                 let mut buffer = ReadBuf::new(room);
                 ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
                 let mut written = 0;
@@ -179,18 +176,6 @@ impl Direction {
         }
         Poll::Ready(Ok(count))
     }
-}
-
-thread_local! {
-    static SPARE: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-}
-
-/// Lends the thread's buffer, so that an idle direction has none.
-fn with_buffer<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut buffer = SPARE.take().unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice());
-    let result = use_it(&mut buffer);
-    SPARE.set(Some(buffer));
-    result
 }
 
 /// A writer that takes nothing for ever is broken.

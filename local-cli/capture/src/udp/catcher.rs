@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use devproxy_tunnel::scratch;
 use nix::{
     cmsg_space,
     libc::{sockaddr_in, sockaddr_in6},
@@ -15,7 +16,6 @@ use nix::{
 use tokio::{io::Interest, net::UdpSocket};
 
 use super::Datagram;
-use crate::scratch;
 
 /// Datagrams per wake-up.
 const BATCH: usize = 32;

@@ -10,7 +10,7 @@ thread_local! {
 }
 
 /// Lends the thread's buffer; its content is whatever was read last. A nested call gets a buffer of its own.
-pub(crate) fn with<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+pub fn with<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut buffer = BUFFER.take().unwrap_or_else(|| vec![0; LENGTH].into_boxed_slice());
     let result = use_it(&mut buffer);
     BUFFER.set(Some(buffer));
