@@ -142,8 +142,8 @@ async fn from_inside_ones_own_sessions_are_known() -> Result<()> {
     ");
     insta::assert_snapshot!(told(&exec(&laptop, &["devproxy", "swap", "card", "--", "true"]).await?), @"
     exit code 125
-    error: NAMESPACE/card is swapped by USER on HOST since THEN (session ID) [DP-HELD]
-    hint: it is your own, on this laptop: `devproxy exec NAMESPACE/card` joins it, `devproxy restore NAMESPACE/card` ends it
+    error: this is the shell of NAMESPACE/cart: no other session can begin in it [DP-NAMESPACES]
+    hint: begin it in another terminal, outside of the session
     ");
     // With the pod's own login, to which nobody shall grant what the developer has.
     let status = exec(&laptop, &["env", "KUBECONFIG=/none", "devproxy", "status"]).await?;

@@ -230,13 +230,13 @@ async fn what_cannot_be_swapped_is_refused_in_one_line() -> Result<()> {
     laptop.write_file("devproxy.toml", 0o644, b"contxt = 'bed'\n")?;
     insta::assert_snapshot!(refused("swap cart -- shopd").await?, @"
     exit code 125
-    error: devproxy.toml:1: unknown key `contxt` [DP-CONFIG]
+    error: ~/devproxy.toml:1: unknown key `contxt` [DP-CONFIG]
     hint: did you mean `context`
     ");
     laptop.write_file("devproxy.toml", 0o000, b"context = 'bed'\n")?;
     insta::assert_snapshot!(refused("swap cart -- shopd").await?, @"
     exit code 125
-    error: devproxy.toml: Permission denied (os error 13) [DP-CONFIG]
+    error: ~/devproxy.toml: Permission denied (os error 13) [DP-CONFIG]
     hint: mend it, or move it away
     ");
     before.require_same(&shop.objects().await?)
@@ -303,7 +303,7 @@ async fn a_cluster_that_cannot_be_used_is_told_in_one_line() -> Result<()> {
     insta::assert_snapshot!(refused("status").await?, @"
     exit code 125
     error: user `system:serviceaccount:NAMESPACE:developer-view` may not list leases in namespace `NAMESPACE` [DP-FORBIDDEN]
-    hint: an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
+    hint: is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
     ");
 
     laptop.login(&shop).await?;
