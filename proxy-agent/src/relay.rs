@@ -122,9 +122,11 @@ async fn copy<S: Stream>(connection: &Connection, other: &mut S) -> io::Result<(
     let mut reset = pin!(connection.reset());
     let mut late = None;
     poll_fn(|cx| {
-        let up_ended = up.poll(cx, &mut socket, other, |_| ())?.is_ready();
-        let down_ended = down.poll(cx, other, &mut socket, |_| ())?.is_ready();
-        if up_ended && down_ended {
+        let up_ended = up.poll(cx, &mut socket, other, |_| ());
+        // Although the first may have failed: what arrived ahead of a reset is delivered.
+        let down_ended = down.poll(cx, other, &mut socket, |_| ());
+        let (up_ended, down_ended) = (up_ended?, down_ended?);
+        if up_ended.is_ready() && down_ended.is_ready() {
             return Poll::Ready(Ok(()));
         }
         // Reads tell of a reset only until the end of file was read; and not before, as bytes that arrived ahead of

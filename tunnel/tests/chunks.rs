@@ -11,6 +11,7 @@ enum Step {
     Fill(usize),
     Take(usize),
     Drain(usize),
+    Truncate(usize),
 }
 
 /// From a keystroke to more than any chunk holds.
@@ -24,6 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         length().prop_map(Step::Fill),
         length().prop_map(Step::Take),
         length().prop_map(Step::Drain),
+        length().prop_map(Step::Truncate),
     ]
 }
 
@@ -69,6 +71,10 @@ proptest! {
                     }, &mut pool);
                     prop_assert_eq!(taken, got.len());
                     prop_assert!(got.iter().eq(model.drain(..taken).collect::<Vec<_>>().iter()));
+                }
+                Step::Truncate(most) => {
+                    chunks.truncate(most);
+                    model.truncate(most);
                 }
             }
             prop_assert_eq!(chunks.len(), model.len());

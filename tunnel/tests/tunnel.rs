@@ -66,6 +66,22 @@ async fn a_reset_is_an_error_on_read_and_write_and_never_an_end() {
 }
 
 #[tokio::test]
+async fn what_was_written_before_a_reset_is_read_before_it() {
+    let mut ends = Ends::new().await;
+    // As much as leaves on the home lane, and as much as goes on on a bulk lane.
+    for count in [6, 100_000] {
+        let (mut near, mut far) = ends.flow().await;
+        let sent = pattern(count);
+        near.write_all(&sent).await.unwrap();
+        near.reset();
+        let mut got = vec![0; count];
+        within(far.read_exact(&mut got)).await.unwrap();
+        assert!(got == sent);
+        assert_eq!(within(far.read(&mut got)).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test]
 async fn dropping_an_unfinished_flow_resets_it() {
     let mut ends = Ends::new().await;
     let (near, mut far) = ends.flow().await;

@@ -35,6 +35,8 @@ struct Shelf {
     /// Set at first use: what is never used is not kept.
     used: AtomicBool,
     sockets: Mutex<VecDeque<OwnedFd>>,
+    /// Held by who fetches more: as many as wait must not fetch for all others too.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 impl Shelf {
@@ -56,6 +58,7 @@ impl Pool {
                         kind,
                         used: AtomicBool::new(side == Side::Gateway && kind == Kind::Tcp),
                         sockets: Mutex::default(),
+                        fetching: tokio::sync::Mutex::default(),
                     });
                 }
             }
@@ -71,8 +74,7 @@ impl Pool {
             self.low.notified().await;
             for shelf in &self.shelves {
                 if shelf.used.load(Ordering::Relaxed)
-                    && shelf.sockets().len() < LOW
-                    && let Err(error) = self.fetch(shelf).await
+                    && let Err(error) = self.fetch(shelf, LOW).await
                 {
                     tracing::debug!(%error, "no sockets from the namespaces");
                 }
@@ -149,11 +151,16 @@ impl Pool {
             if let Some(socket) = socket {
                 return Ok(socket);
             }
-            self.fetch(shelf).await.map_err(io::Error::other)?;
+            self.fetch(shelf, 1).await.map_err(io::Error::other)?;
         }
     }
 
-    async fn fetch(&self, shelf: &Shelf) -> Result<(), devproxy_namespaces::NamespaceError> {
+    /// Fetches a batch if there are fewer than so many, once nobody else does.
+    async fn fetch(&self, shelf: &Shelf, few: usize) -> Result<(), devproxy_namespaces::NamespaceError> {
+        let _turn = shelf.fetching.lock().await;
+        if shelf.sockets().len() >= few {
+            return Ok(());
+        }
         let fresh = self.namespaces.sockets(shelf.side, shelf.family, shelf.kind, BATCH).await?;
         if fresh.is_empty() {
             return Err(devproxy_namespaces::NamespaceError::Gone);

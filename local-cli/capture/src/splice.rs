@@ -39,8 +39,10 @@ where
     let count = |bytes: &AtomicU64, moved: usize| bytes.fetch_add(moved as u64, Ordering::Relaxed);
     let (mut to_b, mut to_a) = (Direction::default(), Direction::default());
     let ended = poll_fn(|cx| {
-        let first = to_b.poll(cx, &mut a, &mut b, |moved| _ = count(forth, moved))?;
-        let second = to_a.poll(cx, &mut b, &mut a, |moved| _ = count(back, moved))?;
+        let first = to_b.poll(cx, &mut a, &mut b, |moved| _ = count(forth, moved));
+        // Although the first may have failed: what arrived ahead of a reset is delivered.
+        let second = to_a.poll(cx, &mut b, &mut a, |moved| _ = count(back, moved));
+        let (first, second) = (first?, second?);
         if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await;

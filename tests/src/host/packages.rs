@@ -47,6 +47,8 @@ const LAPTOP: &[(&str, &str)] = &[
     ("/usr/share/bash-completion/bash_completion", "bash-completion"),
     ("fish", "fish"),
     ("zsh", "zsh"),
+    ("/usr/lib/python3/dist-packages/grpc", "python3-grpcio"),
+    ("/usr/lib/python3/dist-packages/websockets", "python3-websockets"),
 ];
 
 /// What builds static programs: the C parts of the TLS library want a C compiler with musl for each architecture.

@@ -14,6 +14,7 @@ use super::{
     lane::{HOME, Lane, LaneId},
     limits::Limits,
 };
+use crate::Refusal;
 
 /// The sending direction. Small: every flow has one.
 #[derive(Debug, Default)]
@@ -100,6 +101,7 @@ pub(super) struct Early {
     lane: u8,
     pub(super) bytes: Chunks,
     pub(super) fin: bool,
+    pub(super) reset: Option<Refusal>,
 }
 
 /// When a frame's content is due.
@@ -124,8 +126,9 @@ impl Arrival {
         if *self.lane.get_or_insert(lane) == lane {
             return Ok(Due::Now);
         }
-        let early =
-            self.early.get_or_insert_with(|| Box::new(Early { lane, bytes: Chunks::default(), fin: false }));
+        let early = self.early.get_or_insert_with(|| {
+            Box::new(Early { lane, bytes: Chunks::default(), fin: false, reset: None })
+        });
         if early.lane == lane { Ok(Due::Later(early)) } else { Err(WrongLane) }
     }
 

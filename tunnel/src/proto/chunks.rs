@@ -182,6 +182,24 @@ impl Chunks {
         }
     }
 
+    /// Forgets all behind the first `most` bytes.
+    pub fn truncate(&mut self, most: usize) {
+        while self.len > most
+            && let Some(mut last) = self.pieces.pop_back()
+        {
+            let held = last.len() - if self.pieces.is_empty() { self.head } else { 0 };
+            let cut = held.min(self.len - most);
+            self.len -= cut;
+            if cut < held {
+                last.truncate(last.len() - cut);
+                self.pieces.push_back(last);
+            }
+        }
+        if self.pieces.is_empty() {
+            self.head = 0;
+        }
+    }
+
     /// Forgets all bytes and gives the memory back.
     pub fn clear(&mut self) {
         *self = Self::default();

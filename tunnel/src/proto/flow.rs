@@ -64,7 +64,10 @@ pub(super) struct Flow {
     /// list of empty strings would be 24 times as long in memory.
     pub(super) meta: Vec<u8>,
     pub(super) body: Body,
+    /// By the other side; what arrived before can still be read.
     pub(super) reset: Option<Refusal>,
+    /// By this side: RESET follows what is queued.
+    pub(super) closing: Option<Refusal>,
     /// Its handle is gone: what is queued still leaves, then the state goes.
     pub(super) orphan: bool,
     pub(super) place: Place,
@@ -103,8 +106,6 @@ pub(super) struct DatagramQueues {
     pub(super) unsent_bytes: usize,
     pub(super) unread: VecDeque<Bytes>,
     pub(super) unread_bytes: usize,
-    /// Ends the flow after the queue.
-    pub(super) closing: Option<Refusal>,
 }
 
 impl Flow {
@@ -132,6 +133,7 @@ impl Flow {
             meta: Vec::new(),
             body,
             reset: None,
+            closing: None,
             orphan: false,
             place: Place::None,
             deficit: 0,
@@ -164,8 +166,9 @@ impl Flow {
             {
                 stream.credit > 0
             }
+            (_, Phase::Live) if self.closing.is_some() => true,
             (Body::Stream(stream), Phase::Live) => stream.fin == Fin::Pending,
-            (Body::Datagrams(queues), Phase::Live) => !queues.unsent.is_empty() || queues.closing.is_some(),
+            (Body::Datagrams(queues), Phase::Live) => !queues.unsent.is_empty(),
             _ => false,
         }
     }

@@ -125,7 +125,11 @@ impl Direction {
                     count
                 });
                 self.blocked = matches!(wrote, Some(Poll::Pending));
-                wrote.map_or(taken, not_zero)
+                match wrote {
+                    // Of a flow that was reset nothing is left to wait for.
+                    None | Some(Poll::Pending) => taken,
+                    Some(written) => not_zero(written),
+                }
             }
             (None, Some(flow)) => {
                 ready!(from.poll_readable(cx))?;

@@ -40,7 +40,8 @@ impl Drop for Handle {
 }
 
 /// One byte stream. `shutdown` sends FIN (half-close: reading goes on); dropping it before both directions ended
-/// sends RESET. A RESET of the other side is `ConnectionReset` on read and write, never an end of file.
+/// sends RESET. A RESET of the other side is `ConnectionReset` on write at once and on read behind what was written
+/// before, as far as the window let it pass; never an end of file.
 ///
 /// Dropped after `shutdown`, what was written still arrives with its end of file; only the other side's writing is
 /// reset. When the tunnel ends, what had arrived can still be read, then comes `ConnectionAborted`.
@@ -53,13 +54,13 @@ impl Flow {
         Self { handle }
     }
 
-    /// Ends it at once in both directions, as a RST does.
+    /// Ends it in both directions, as a RST does: what was written arrives if the other side has room for it now.
     pub fn reset(self) {
         self.handle.shared.lock().reset(self.handle.id);
     }
 
     /// Shows what has arrived to `sink`, which says how many of the bytes it took; it is called while the tunnel is locked.
-    /// Pending when it took none. 0 at the end.
+    /// Pending when it took none, unless the flow was reset. 0 at the end.
     pub(super) fn poll_take(
         &self,
         waker: &Waker,

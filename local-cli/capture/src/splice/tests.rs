@@ -67,14 +67,22 @@ async fn a_half_close_leaves_the_other_direction_open() {
 }
 
 #[tokio::test]
-async fn a_reset_of_one_end_resets_the_other() {
-    let (client, near) = tcp_pair().await;
-    let (far, mut server) = tcp_pair().await;
-    let count = AtomicU64::new(0);
-    client.set_zero_linger().unwrap();
-    drop(client);
-    let read = async { server.read(&mut [0; 8]).await };
-    let (spliced, read) = tokio::join!(splice(near, far, &count, &count), read);
-    assert_eq!(spliced.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+async fn a_reset_of_either_end_resets_the_other_behind_what_was_said() {
+    for first in [true, false] {
+        let (client, near) = tcp_pair().await;
+        let (far, server) = tcp_pair().await;
+        let (mut leaves, mut stays) = if first { (client, server) } else { (server, client) };
+        let count = AtomicU64::new(0);
+        leaves.write_all(b"the last words").await.unwrap();
+        leaves.set_zero_linger().unwrap();
+        drop(leaves);
+        let read = async {
+            let mut said = [0; 14];
+            (stays.read_exact(&mut said).await.map(|_| said), stays.read(&mut [0; 8]).await)
+        };
+        let (spliced, (said, read)) = tokio::join!(splice(near, far, &count, &count), read);
+        assert_eq!(&said.unwrap(), b"the last words");
+        assert_eq!(spliced.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
 }

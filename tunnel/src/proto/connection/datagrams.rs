@@ -69,8 +69,8 @@ impl Connection {
     /// The flow ends with this cause once the queued datagrams have left; the handle's [`Self::release`] follows.
     pub fn close_datagrams(&mut self, id: FlowId, why: Refusal) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        if let Body::Datagrams(queues) = &mut flow.body {
-            queues.closing = Some(why);
+        if let Body::Datagrams(_) = &flow.body {
+            flow.closing = Some(why);
         }
     }
 }

@@ -25,7 +25,7 @@ pub enum ReadOutcome {
 
 impl Connection {
     /// Shows what has arrived to `sink`, which says how many of the bytes it took. When it took none, its flow is waited
-    /// for as if nothing had arrived.
+    /// for as if nothing had arrived; of a flow that was reset, that is the end.
     pub fn poll_read(
         &mut self,
         id: FlowId,
@@ -34,11 +34,11 @@ impl Connection {
     ) -> Poll<Result<ReadOutcome, FlowError>> {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get_mut(&id) else { return Poll::Ready(Err(FlowError::TunnelEnded)) };
-        if let Some(why) = flow.reset {
-            return Poll::Ready(Err(FlowError::Reset(why)));
-        }
         let Body::Stream(stream) = &mut flow.body else { return Poll::Ready(Err(FlowError::Finished)) };
         if stream.unread.is_empty() {
+            if let Some(why) = flow.reset {
+                return Poll::Ready(Err(FlowError::Reset(why)));
+            }
             if stream.fin_received {
                 return Poll::Ready(Ok(ReadOutcome::End));
             }
@@ -50,16 +50,21 @@ impl Connection {
         }
         let taken = stream.unread.drain(sink, &mut self.pool);
         if taken == 0 {
+            // As beyond a full window of TCP: nobody would have received it.
+            if let Some(why) = flow.reset {
+                return Poll::Ready(Err(FlowError::Reset(why)));
+            }
             flow.readers.register(waker);
             return Poll::Pending;
         }
         // What is left of all windows is for new flows. Behind the last byte nothing grows.
-        let most = if stream.fin_received { 0 } else { self.limits.total_window / 4 * 3 };
+        let ended = stream.fin_received || flow.reset.is_some();
+        let most = if ended { 0 } else { self.limits.total_window / 4 * 3 };
         let allowance = most.saturating_sub(self.promised);
         let taken_u32 = u32::try_from(taken).unwrap_or(u32::MAX);
         let change = stream.window.consume(taken_u32, &self.inflow, &self.limits, allowance);
         self.promised = self.promised.saturating_add_signed(change);
-        if !stream.fin_received && stream.window.rides() {
+        if !ended && stream.window.rides() {
             let (home, owed) = (&mut self.lanes[HOME], stream.window.owes());
             if !std::mem::replace(&mut stream.credit_listed, true) {
                 home.credits.push_back(id);

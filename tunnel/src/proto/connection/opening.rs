@@ -130,12 +130,15 @@ impl Connection {
         if over || flow.reset.is_some() {
             return self.retire(id);
         }
+        if flow.orphan {
+            return;
+        }
         let reset = match (&mut flow.body, flow.phase) {
             (_, Phase::Opening { sent: false } | Phase::Refused(_)) => None,
             (_, Phase::Opening { sent: true }) => Some(ResetCode::Abort(Refusal::Closed)),
             (_, Phase::Requested) => return self.refuse(id, Refusal::Closed),
             (Body::Stream(stream), Phase::Live) => match stream.fin {
-                Fin::None => Some(ResetCode::Abort(Refusal::Closed)),
+                Fin::None => return self.abort(id),
                 Fin::Sent if stream.fin_received => None,
                 Fin::Sent => Some(ResetCode::Stop),
                 // Data and FIN still leave; the scheduler retires it then.
@@ -148,9 +151,9 @@ impl Connection {
                     return;
                 }
             },
-            (Body::Datagrams(queues), Phase::Live) => {
+            (Body::Datagrams(_), Phase::Live) => {
                 flow.orphan = true;
-                queues.closing.get_or_insert(Refusal::Closed);
+                flow.closing.get_or_insert(Refusal::Closed);
                 return self.schedule(id);
             }
         };
@@ -168,7 +171,20 @@ impl Connection {
         if !live || over {
             return self.release(id);
         }
-        self.retire(id);
-        self.reset_frame(id, ResetCode::Abort(Refusal::Closed));
+        self.abort(id);
+    }
+
+    /// Ends a live stream as TCP does: what the other side's window lets pass still arrives, and then the RESET.
+    fn abort(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let before = flow.unsent();
+        if let Body::Stream(stream) = &mut flow.body {
+            stream.unread.clear();
+            stream.unsent.truncate(usize::try_from(stream.credit).unwrap_or(usize::MAX));
+        }
+        flow.orphan = true;
+        flow.closing.get_or_insert(Refusal::Closed);
+        self.unsent -= before - flow.unsent();
+        self.schedule(id);
     }
 }

@@ -212,7 +212,7 @@ impl Connection {
                 readers.wake();
                 &mut stream.unread
             }
-            Ok(Due::Later(early)) if !early.fin => &mut early.bytes,
+            Ok(Due::Later(early)) if !early.fin && early.reset.is_none() => &mut early.bytes,
             _ => return Err(ProtocolError::BadState(id.0)),
         };
         if !*orphan {
@@ -254,6 +254,9 @@ impl Connection {
             stream.unread.append(early.bytes, &mut self.pool);
             stream.fin_received = early.fin;
             readers.wake();
+            if let Some(why) = early.reset {
+                self.take_reset(id, why);
+            }
         }
         Ok(())
     }
@@ -284,30 +287,45 @@ impl Connection {
     }
 
     fn handle_reset(&mut self, lane: LaneId, id: FlowId, code: ResetCode) -> Result<(), ProtocolError> {
-        let Some(flow) = self.known_at_home(lane, id)? else { return Ok(()) };
         let why = match code {
             ResetCode::Abort(why) => why,
+            ResetCode::Stop if self.known_at_home(lane, id)?.is_none() => return Ok(()),
             ResetCode::Stop => return self.handle_stop(id),
         };
-        match flow.phase {
+        let bad = ProtocolError::BadState(id.0);
+        let Some(flow) = self.known(id)? else { return Ok(()) };
+        match (flow.phase, &mut flow.body) {
             // Before its answer a flow is refused, not reset.
-            Phase::Opening { sent: false } => return Err(ProtocolError::UnknownFlow(id.0)),
-            Phase::Opening { sent: true } => flow.phase = Phase::Refused(why),
+            (Phase::Opening { sent: false }, _) => return Err(ProtocolError::UnknownFlow(id.0)),
+            (Phase::Live, Body::Stream(stream)) => match stream.arrival.place(lane).map_err(|_| bad)? {
+                Due::Now => {}
+                Due::Later(early) => {
+                    early.reset.get_or_insert(why);
+                    return Ok(());
+                }
+            },
+            _ if lane != HOME => return Err(bad),
+            _ => {}
+        }
+        self.take_reset(id, why);
+        Ok(())
+    }
+
+    /// What was received before stays: the last answer and then the end.
+    fn take_reset(&mut self, id: FlowId, why: Refusal) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        match flow.phase {
+            Phase::Opening { .. } => flow.phase = Phase::Refused(why),
             Phase::Refused(_) => {}
             Phase::Requested | Phase::Live => flow.reset = Some(why),
         }
         if flow.orphan {
-            self.retire(id);
-            return Ok(());
+            return self.retire(id);
         }
         let untaken = flow.phase == Phase::Requested && !std::mem::take(&mut flow.meta).is_empty();
         let unsent = flow.unsent();
         match &mut flow.body {
-            Body::Stream(stream) => {
-                stream.unsent.clear();
-                stream.unread.clear();
-            }
-            // What was received before stays: the last answer and then the end.
+            Body::Stream(stream) => stream.unsent.clear(),
             Body::Datagrams(queues) => {
                 queues.unsent.clear();
                 queues.unsent_bytes = 0;
@@ -319,7 +337,6 @@ impl Connection {
             self.requests.retain(|request| *request != id);
             self.retire(id);
         }
-        Ok(())
     }
 
     /// The other side reads no more, but what it sent before stands.
@@ -336,7 +353,8 @@ impl Connection {
             stream.fin = Fin::Sent;
         }
         flow.wake();
-        let gone = flow.orphan;
+        // A RESET still has to leave: what the other side left to be sent waits for credit that nobody gives.
+        let gone = flow.orphan && flow.closing.is_none();
         self.unsent -= unsent;
         if gone {
             self.retire(id);
@@ -352,7 +370,7 @@ impl Connection {
     /// As [`Self::live`]; with `early` also one of theirs that is not answered.
     fn receiving(&mut self, id: FlowId, early: bool) -> Result<Option<&mut Flow>, ProtocolError> {
         match self.known(id)? {
-            // A RESET overtakes what left before it on a bulk lane.
+            // A RESET on a bulk lane overtakes what left before it at home, such as a CREDIT.
             Some(flow) if flow.reset.is_some() => Ok(None),
             Some(flow) if flow.phase == Phase::Live => Ok(Some(flow)),
             Some(flow) if early && flow.phase == Phase::Requested => Ok(Some(flow)),

@@ -3,14 +3,17 @@
 use std::time::Instant;
 
 use super::Connection;
-use crate::proto::{
-    chunks::Pool,
-    flow::{Body, Fin, Flow, Phase, Place},
-    frame::{self, FlowId, Frame, MAX_META, MAX_PAYLOAD, ResetCode},
-    lane::{Control, HOME, Lane, LaneId},
-    limits::Limits,
-    record::{self, MAX_BODY},
-    yielding,
+use crate::{
+    Refusal,
+    proto::{
+        chunks::Pool,
+        flow::{Body, Fin, Flow, Phase, Place},
+        frame::{self, FlowId, Frame, MAX_META, MAX_PAYLOAD, ResetCode},
+        lane::{Control, HOME, Lane, LaneId},
+        limits::Limits,
+        record::{self, MAX_BODY},
+        yielding,
+    },
 };
 
 /// Bytes a flow sends in its turn: below a millisecond at 20 MB/s, so that a keystroke waits for little. Four turns fill
@@ -263,9 +266,14 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize, pool: &
                 }
                 Frame::Fin(id).encode(out);
                 stream.fin = Fin::Sent;
-                if flow.orphan {
+                if flow.orphan && flow.closing.is_none() {
                     return Turn::Gone;
                 }
+            }
+            if stream.unsent.is_empty()
+                && let Some(why) = flow.closing
+            {
+                return close(id, why, out, end);
             }
             match () {
                 () if fits < wanted => Turn::Full,
@@ -288,14 +296,18 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize, pool: &
             if !queues.unsent.is_empty() {
                 return Turn::Spent;
             }
-            let Some(why) = queues.closing else { return Turn::Idle };
-            if end - out.len() < frame::HEADER + 1 {
-                return Turn::Full;
-            }
-            Frame::Reset(id, ResetCode::Abort(why)).encode(out);
-            Turn::Gone
+            flow.closing.map_or(Turn::Idle, |why| close(id, why, out, end))
         }
     }
+}
+
+/// RESET behind the last of the flow's data.
+fn close(id: FlowId, why: Refusal, out: &mut Vec<u8>, end: usize) -> Turn {
+    if end - out.len() < frame::HEADER + 1 {
+        return Turn::Full;
+    }
+    Frame::Reset(id, ResetCode::Abort(why)).encode(out);
+    Turn::Gone
 }
 
 /// Bytes of one frame against a turn.
