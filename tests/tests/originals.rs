@@ -316,3 +316,57 @@ async fn one_in_a_namespace_whose_quota_is_full_goes_first() -> Result<()> {
     restored(&shop, swap, &before).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_with_a_disk_for_one_node_an_autoscaler_a_budget_and_a_limit_range() -> Result<()> {
+    let bed = Bed::get().await?;
+    let (shop, laptop) = place(&bed, "policies").await?;
+    disk(&shop).await?;
+    shop.apply(
+        &json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": [{
+            "type": "Container", "max": {"memory": "256Mi"}, "default": {"memory": "128Mi"},
+            "defaultRequest": {"memory": "32Mi"},
+        }]}}),
+    )
+    .await?;
+    shop.deploy(cart().volume("data", "/data", json!({"persistentVolumeClaim": {"claimName": "disk"}})))
+        .await?;
+    shop.apply(
+        &json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "one"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "cart"}}}}),
+    )
+    .await?;
+    shop.kubectl(["autoscale", "deployment", "cart", "--min=1", "--max=3", "--cpu-percent=80"]).await?;
+    let before = shop.objects().await?;
+    let swap = swapped(&laptop, &[]).await?;
+    mine(&shop, "http://cart:8080/").await?;
+    let pod = stand_in(&shop).await?;
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["memory"], "128Mi", "{pod}");
+    // Neither the autoscaler nor anybody else has scaled it back.
+    assert_eq!(shop.get(["deployment", "cart"]).await?["spec"]["replicas"], 0);
+    let printed = restored(&shop, swap, &before).await?;
+    for told in [
+        "autoscaler cart pauses while it has 0 replicas",
+        "disruption budget one counts the stand-in",
+        "cart scaled to 0 (volume disk can be mounted once)",
+    ] {
+        ensure!(printed.contains(told), "{told}: {printed}");
+    }
+    Ok(())
+}
+
+/// A claim `disk` that one node at a time may use. Its volume goes with the namespace.
+async fn disk(shop: &Namespace) -> Result<()> {
+    let uid = shop.get(["namespace", shop.name()]).await?["metadata"]["uid"].clone();
+    let owner = json!([{"apiVersion": "v1", "kind": "Namespace", "name": shop.name(), "uid": uid}]);
+    let (size, modes) = (json!({"storage": "1Mi"}), json!(["ReadWriteOnce"]));
+    shop.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": shop.name(), "ownerReferences": owner},
+         "spec": {"capacity": size, "accessModes": modes, "storageClassName": "", "persistentVolumeReclaimPolicy": "Retain",
+                  "hostPath": {"path": "/tmp"}, "claimRef": {"namespace": shop.name(), "name": "disk"}}},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "disk"},
+         "spec": {"accessModes": modes, "storageClassName": "", "volumeName": shop.name(),
+                  "resources": {"requests": size}}},
+    ]}))
+    .await
+}
