@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use devproxy_tunnel::{CopyEnd, Direction, Flow, Opening};
+use devproxy_tunnel::{CopyEnd, Duplex, Flow, Opening};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -118,22 +118,18 @@ pub(crate) async fn relay_connections(first: Connection, second: Connection) {
 
 async fn copy<S: Stream>(connection: &Connection, other: &mut S) -> io::Result<()> {
     let mut socket = Socket(&connection.0);
-    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let mut copy = Duplex::default();
     let mut reset = pin!(connection.reset());
     let mut late = None;
     poll_fn(|cx| {
-        let up_ended = up.poll(cx, &mut socket, other, |_| ());
-        // Although the first may have failed: what arrived ahead of a reset is delivered.
-        let down_ended = down.poll(cx, other, &mut socket, |_| ());
-        let (up_ended, down_ended) = (up_ended?, down_ended?);
-        if up_ended.is_ready() && down_ended.is_ready() {
+        if copy.poll(cx, &mut socket, other, |_| (), |_| ())?.is_ready() {
             return Poll::Ready(Ok(()));
         }
         // Reads tell of a reset only until the end of file was read; and not before, as bytes that arrived ahead of
         // a RST can still be read and belong to the other side.
-        let reset = up.has_read_all() && reset.as_mut().poll(cx).is_ready();
+        let reset = copy.forth.has_read_all() && reset.as_mut().poll(cx).is_ready();
         // A socket that takes no bytes keeps us from reading the other stream.
-        let given_up = down.is_blocked() && poll_given_up(cx, other, &mut late).is_ready();
+        let given_up = copy.back.is_blocked() && poll_given_up(cx, other, &mut late).is_ready();
         if reset || given_up {
             Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
         } else {

@@ -13,7 +13,7 @@ use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 pub use carrier::Carrier;
 pub use datagrams::Datagrams;
-pub use direction::{CopyEnd, Direction};
+pub use direction::{CopyEnd, Direction, Duplex};
 pub use flow::Flow;
 pub use incoming::{Incoming, Request};
 pub use opening::Opening;

@@ -218,6 +218,8 @@ impl Outbound {
 
 async fn carry(stream: TcpStream, outlet: Outlet, counters: Arc<Counters>) {
     counters.outbound.fetch_add(1, Ordering::Relaxed);
+    // Until the reactor has seen it, a new socket looks as if it took nothing; what came with a reset would be lost.
+    let _ = stream.writable().await;
     let (forth, back) = (&counters.bytes_out, &counters.bytes_in);
     let ended = match outlet {
         Outlet::Tunnel(flow) => splice(stream, flow, forth, back).await,

@@ -7,12 +7,12 @@ use std::{
     task::Poll,
 };
 
-use devproxy_tunnel::{CopyEnd, Direction, Flow};
+use devproxy_tunnel::{CopyEnd, Duplex, Flow};
 use tokio::net::TcpStream;
 
 /// A stream that can be ended as a RST ends it.
 pub(crate) trait Abort {
-    /// Ends both directions at once; the other end sees a reset.
+    /// Ends both directions; the other end sees a reset, a flow's behind what was written.
     fn abort(self);
 }
 
@@ -37,13 +37,9 @@ where
     B: CopyEnd + Abort,
 {
     let count = |bytes: &AtomicU64, moved: usize| bytes.fetch_add(moved as u64, Ordering::Relaxed);
-    let (mut to_b, mut to_a) = (Direction::default(), Direction::default());
+    let mut copy = Duplex::default();
     let ended = poll_fn(|cx| {
-        let first = to_b.poll(cx, &mut a, &mut b, |moved| _ = count(forth, moved));
-        // Although the first may have failed: what arrived ahead of a reset is delivered.
-        let second = to_a.poll(cx, &mut b, &mut a, |moved| _ = count(back, moved));
-        let (first, second) = (first?, second?);
-        if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        copy.poll(cx, &mut a, &mut b, |moved| _ = count(forth, moved), |moved| _ = count(back, moved))
     })
     .await;
     if ended.is_err() {

@@ -68,6 +68,8 @@ pub(super) struct Flow {
     pub(super) reset: Option<Refusal>,
     /// By this side: RESET follows what is queued.
     pub(super) closing: Option<Refusal>,
+    /// Theirs, accepted, and the ANSWER still queued: nothing may leave before it.
+    pub(super) unanswered: bool,
     /// Its handle is gone: what is queued still leaves, then the state goes.
     pub(super) orphan: bool,
     pub(super) place: Place,
@@ -134,6 +136,7 @@ impl Flow {
             body,
             reset: None,
             closing: None,
+            unanswered: false,
             orphan: false,
             place: Place::None,
             deficit: 0,
@@ -161,6 +164,7 @@ impl Flow {
     /// Whether a turn of the scheduler would send something. Ahead of the answer only bytes of a stream leave.
     pub(super) fn can_send(&self) -> bool {
         match (&self.body, self.phase) {
+            _ if self.unanswered => false,
             (Body::Stream(stream), Phase::Live | Phase::Opening { sent: true })
                 if !stream.unsent.is_empty() =>
             {

@@ -44,7 +44,7 @@ enum Kind {
 /// How a flow ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetCode {
-    /// Both directions at once, what is unread is lost: a RST. With the cause for datagram flows.
+    /// Both directions, behind what was sent before: a RST. With the cause for datagram flows.
     Abort(Refusal),
     /// Nobody reads the receiver's direction any more; the sender's own bytes and FIN stand.
     Stop,
@@ -61,7 +61,7 @@ pub enum Frame<'a> {
     Data(FlowId, &'a [u8]),
     /// No more bytes in this direction.
     Fin(FlowId),
-    /// The sender's further DATA and its FIN come on another lane. Only when the record of the first DATA on this lane,
+    /// The sender's further DATA, its FIN and its RESET come on another lane. Only when the record of the first DATA on this lane,
     /// and that of the move to it, were acknowledged.
     Move(FlowId),
     /// See [`ResetCode`].

@@ -15,8 +15,8 @@ use crate::Refusal;
 /// Index of a lane in its tunnel; the two ends may count the bulk lanes differently.
 pub type LaneId = usize;
 
-/// The lane that the tunnel began with: opens, answers, credit, resets, datagrams, and the data of flows that are not
-/// bulk. All others are bulk lanes.
+/// The lane that the tunnel began with: opens, answers, credit, datagrams, and the data of flows that are not bulk, with
+/// their ends. All others are bulk lanes.
 pub const HOME: LaneId = 0;
 
 /// A lane whose peer does not take its answers is not read any further beyond this many frames (3 MiB of memory).

@@ -18,6 +18,9 @@ use crate::{proto::chunks::SHOWN, scratch};
 /// Moves in one poll; then the other tasks of the thread get their turn.
 const TURNS: usize = 4;
 
+/// Moves of what is left when the other direction has failed: more than any socket and any window hold.
+const LAST_TURNS: usize = 1024;
+
 /// One end of a copy. What is written to it leaves without a flush.
 ///
 /// A socket is read straight into a flow's queue, and written straight out of it, while the flow's tunnel is locked: its
@@ -43,6 +46,40 @@ impl CopyEnd for TcpStream {
 impl CopyEnd for Flow {
     fn as_flow(&self) -> Option<&Flow> {
         Some(self)
+    }
+}
+
+/// Both directions of a copy.
+#[derive(Debug, Default)]
+pub struct Duplex {
+    /// From the first end to the second.
+    pub forth: Direction,
+    /// From the second end to the first.
+    pub back: Direction,
+}
+
+impl Duplex {
+    /// Ready once both directions have ended, or with the error of the first that failed; then what had arrived for the
+    /// other one has been delivered as far as its end takes it at once, and both ends are to be reset.
+    pub fn poll<A: CopyEnd, B: CopyEnd>(
+        &mut self,
+        cx: &mut Context<'_>,
+        a: &mut A,
+        b: &mut B,
+        mut moved_forth: impl FnMut(usize),
+        mut moved_back: impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        let forth = self.forth.poll(cx, a, b, &mut moved_forth);
+        if let Poll::Ready(Err(error)) = forth {
+            self.back.move_the_rest(cx, b, a, moved_back);
+            return Poll::Ready(Err(error));
+        }
+        let back = self.back.poll(cx, b, a, &mut moved_back);
+        if let Poll::Ready(Err(error)) = back {
+            self.forth.move_the_rest(cx, a, b, moved_forth);
+            return Poll::Ready(Err(error));
+        }
+        if forth.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 }
 
@@ -99,6 +136,24 @@ impl Direction {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Moves what can be moved at once, and never passes on an end: the other direction has failed, and once the kernel has
+    /// told one call of a reset, it tells the next one of an end of file.
+    fn move_the_rest<R: CopyEnd, W: CopyEnd>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        mut moved: impl FnMut(usize),
+    ) {
+        for _ in 0..LAST_TURNS {
+            if self.stage != Stage::Copying {
+                return;
+            }
+            let Poll::Ready(Ok(count @ 1..)) = self.poll_move(cx, from, to) else { return };
+            moved(count);
+        }
     }
 
     /// Moves some bytes; 0 at the end of file.

@@ -92,6 +92,7 @@ impl Connection {
             return;
         }
         flow.phase = Phase::Live;
+        flow.unanswered = true;
         let window = match &flow.body {
             Body::Stream(stream) => stream.window.size(),
             Body::Datagrams(_) => 0,
@@ -123,7 +124,8 @@ impl Connection {
         }
     }
 
-    /// The flow's handle is gone. What was finished still leaves; what was not is reset.
+    /// The flow's handle is gone. What was finished still leaves; what was not is reset behind what the other side has
+    /// given credit for.
     pub fn release(&mut self, id: FlowId) {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get_mut(&id) else { return };
@@ -163,7 +165,7 @@ impl Connection {
         }
     }
 
-    /// Ends the flow at once in both directions; the handle's [`Self::release`] may follow.
+    /// Ends the flow in both directions, as TCP's RST does; the handle's [`Self::release`] may follow.
     pub fn reset(&mut self, id: FlowId) {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get(&id) else { return };
@@ -174,13 +176,17 @@ impl Connection {
         self.abort(id);
     }
 
-    /// Ends a live stream as TCP does: what the other side's window lets pass still arrives, and then the RESET.
+    /// Ends a live stream: what the other side's window lets pass still arrives, and then the RESET.
     fn abort(&mut self, id: FlowId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let before = flow.unsent();
         if let Body::Stream(stream) = &mut flow.body {
             stream.unread.clear();
             stream.unsent.truncate(usize::try_from(stream.credit).unwrap_or(usize::MAX));
+            // Of what was cut off nobody may see an end.
+            if stream.fin == Fin::Pending {
+                stream.fin = Fin::Sent;
+            }
         }
         flow.orphan = true;
         flow.closing.get_or_insert(Refusal::Closed);

@@ -297,6 +297,7 @@ impl Connection {
         match (flow.phase, &mut flow.body) {
             // Before its answer a flow is refused, not reset.
             (Phase::Opening { sent: false }, _) => return Err(ProtocolError::UnknownFlow(id.0)),
+            (Phase::Refused(_), _) => return Ok(()),
             (Phase::Live, Body::Stream(stream)) => match stream.arrival.place(lane).map_err(|_| bad)? {
                 Due::Now => {}
                 Due::Later(early) => {

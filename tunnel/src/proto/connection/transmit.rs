@@ -117,7 +117,17 @@ impl Connection {
                         state.fresh.push_back(id);
                     }
                 }
-                Control::Answer(id, answer) => Frame::Answer(id, answer).encode(out),
+                Control::Answer(id, answer) => {
+                    Frame::Answer(id, answer).encode(out);
+                    if let Some(flow) = self.flows.get_mut(&id)
+                        && std::mem::take(&mut flow.unanswered)
+                        && flow.place == Place::None
+                        && flow.can_send()
+                    {
+                        flow.place = Place::Fresh;
+                        state.fresh.push_back(id);
+                    }
+                }
                 Control::Reset(id, code) => Frame::Reset(id, code).encode(out),
                 Control::Goaway => Frame::Goaway.encode(out),
             }
