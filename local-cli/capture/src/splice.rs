@@ -4,7 +4,6 @@ use std::{
     future::poll_fn,
     io,
     sync::atomic::{AtomicU64, Ordering},
-    task::Poll,
 };
 
 use devproxy_tunnel::{CopyEnd, Duplex, Flow};
