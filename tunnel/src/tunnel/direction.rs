@@ -147,10 +147,10 @@ impl Direction {
         to: &mut W,
         mut moved: impl FnMut(usize),
     ) {
+        if self.stage != Stage::Copying {
+            return;
+        }
         for _ in 0..LAST_TURNS {
-            if self.stage != Stage::Copying {
-                return;
-            }
             let Poll::Ready(Ok(count @ 1..)) = self.poll_move(cx, from, to) else { return };
             moved(count);
         }

@@ -289,8 +289,10 @@ impl Connection {
     fn handle_reset(&mut self, lane: LaneId, id: FlowId, code: ResetCode) -> Result<(), ProtocolError> {
         let why = match code {
             ResetCode::Abort(why) => why,
-            ResetCode::Stop if self.known_at_home(lane, id)?.is_none() => return Ok(()),
-            ResetCode::Stop => return self.handle_stop(id),
+            ResetCode::Stop => {
+                self.known_at_home(lane, id)?;
+                return self.handle_stop(id);
+            }
         };
         let bad = ProtocolError::BadState(id.0);
         let Some(flow) = self.known(id)? else { return Ok(()) };

@@ -276,7 +276,7 @@ fn take_turn(id: FlowId, flow: &mut Flow, out: &mut Vec<u8>, end: usize, pool: &
                 }
                 Frame::Fin(id).encode(out);
                 stream.fin = Fin::Sent;
-                if flow.orphan && flow.closing.is_none() {
+                if flow.orphan {
                     return Turn::Gone;
                 }
             }
