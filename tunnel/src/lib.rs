@@ -8,8 +8,7 @@
 //! - [`proto`]: the protocol as a state machine without IO
 //! - [`handshake`]: how both ends prove the key before the first record
 //! - [`scratch`]: one read buffer a thread
-//! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`], and [`Duplex`], which copies between a flow and a
-//!   socket
+//! - [`tunnel`]: the tokio side: [`Tunnel`], [`Incoming`], [`Flow`], and [`copy`] between a flow and a socket
 
 pub mod control;
 pub mod handshake;
@@ -22,5 +21,5 @@ pub mod tunnel;
 pub use key::SessionKey;
 pub use meta::{Open, Refusal};
 pub use tunnel::{
-    Carrier, CopyEnd, Datagrams, Direction, Duplex, Flow, Incoming, Opening, Request, Role, Tunnel, TunnelId,
+    Carrier, CopyEnd, Datagrams, Flow, Incoming, Opening, Request, Role, Tunnel, TunnelId, copy,
 };

@@ -1,19 +1,20 @@
 //! The tokio side: handles that share the state machine with the future that drives it.
 
 mod carrier;
+mod copy;
 mod datagrams;
-mod direction;
 mod driver;
 mod flow;
 mod incoming;
 mod opening;
 mod shared;
+mod socket;
 
 use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 pub use carrier::Carrier;
+pub use copy::{CopyEnd, copy};
 pub use datagrams::Datagrams;
-pub use direction::{CopyEnd, Direction, Duplex};
 pub use flow::Flow;
 pub use incoming::{Incoming, Request};
 pub use opening::Opening;

@@ -105,7 +105,7 @@ fn frames_for_flows_that_never_were_end_the_tunnel() {
 fn frames_for_flows_that_ended_are_ignored() {
     let mut victim = Victim::new();
     let id = victim.accept(2, &target());
-    victim.end.reset(id);
+    victim.end.release(id);
     let late = [Frame::Data(id, b"x"), Frame::Credit(id, 1), Frame::Fin(id)];
     assert_eq!(victim.hear(&late), Ok(()));
 }

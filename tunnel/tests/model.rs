@@ -24,7 +24,6 @@ enum Step {
     Write { end: usize, flow: usize, length: usize },
     Read { end: usize, flow: usize, length: usize },
     Finish { end: usize, flow: usize },
-    Reset { end: usize, flow: usize },
     Release { end: usize, flow: usize },
     Transmit { end: usize, lane: usize },
     Deliver { end: usize, lane: usize, length: usize },
@@ -42,8 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (end.clone(), flow.clone(), 1..6000_usize)
             .prop_map(|(end, flow, length)| Step::Read { end, flow, length }),
         1 => (end.clone(), flow.clone()).prop_map(|(end, flow)| Step::Finish { end, flow }),
-        1 => (end.clone(), flow.clone()).prop_map(|(end, flow)| Step::Reset { end, flow }),
-        1 => (end.clone(), flow).prop_map(|(end, flow)| Step::Release { end, flow }),
+        2 => (end.clone(), flow).prop_map(|(end, flow)| Step::Release { end, flow }),
         14 => (end.clone(), 0..4_usize).prop_map(|(end, lane)| Step::Transmit { end, lane }),
         14 => (end, 0..4_usize, 1..9000_usize)
             .prop_map(|(end, lane, length)| Step::Deliver { end, lane, length }),
@@ -159,8 +157,7 @@ impl World {
                     assert!(finished.is_ok() || given_up, "{finished:?}");
                 }
             }
-            Step::Reset { end, flow } => self.give_up(end, flow, true),
-            Step::Release { end, flow } => self.give_up(end, flow, false),
+            Step::Release { end, flow } => self.give_up(end, flow),
             Step::Transmit { end, lane } => {
                 self.pair.transmit(end, lane % self.lanes);
             }
@@ -248,7 +245,11 @@ impl World {
                 self.find(id).sides[end].written += count;
             }
             Poll::Ready(Err(FlowError::Finished)) => assert!(self.find(id).sides[end].finished),
-            Poll::Ready(Err(FlowError::Reset(_))) => assert!(self.find(id).sides[1 - end].gave_up),
+            Poll::Ready(Err(FlowError::Reset(_))) => {
+                let other = &self.find(id).sides[1 - end];
+                assert!(other.gave_up && !other.left_well);
+            }
+            Poll::Ready(Err(FlowError::Stopped)) => assert!(self.find(id).sides[1 - end].left_well),
             Poll::Ready(Err(error)) => panic!("{error}"),
             Poll::Pending => {}
         }
@@ -300,7 +301,7 @@ impl World {
         }
     }
 
-    fn give_up(&mut self, end: usize, flow: usize, reset: bool) {
+    fn give_up(&mut self, end: usize, flow: usize) {
         let count = self.flows.len();
         let Some(flow) = self.flows.get_mut(flow % count.max(1)) else { return };
         if !flow.sides[end].held {
@@ -308,11 +309,8 @@ impl World {
         }
         flow.sides[end].held = false;
         flow.sides[end].gave_up = true;
-        flow.sides[end].left_well = flow.sides[end].finished && !reset;
+        flow.sides[end].left_well = flow.sides[end].finished;
         let before = self.pair.ends[end].unsent_bytes();
-        if reset {
-            self.pair.ends[end].reset(flow.id);
-        }
         self.pair.ends[end].release(flow.id);
         flow.sides[end].dropped = before - self.pair.ends[end].unsent_bytes();
     }
@@ -358,7 +356,7 @@ impl World {
         }
         for flow in everything {
             for end in [LAPTOP, AGENT] {
-                self.give_up(end, flow, false);
+                self.give_up(end, flow);
             }
         }
         // Taken requests that were thrown away above are released like a dropped `Request`.

@@ -241,7 +241,7 @@ fn paced_flows_do_not_count_as_a_download() {
         });
     }
     assert!(got >= 2 * 45_000_000, "{} bytes a second", got / 2);
-    pair.ends[AGENT].reset(bulk);
+    pair.ends[AGENT].release(bulk);
     // The flow goes with its RESET.
     pair.settle();
     let after = pair.ends[AGENT].promised_bytes();

@@ -136,7 +136,7 @@ impl Inbound {
         match reached {
             Reached::Program(stream) => Some((request, stream)),
             Reached::Reset => {
-                request.accept().reset();
+                drop(request.accept());
                 None
             }
             Reached::Nobody => {

@@ -1,17 +1,16 @@
 //! Copies between two streams, both ways, with half-close and reset.
 
 use std::{
-    future::poll_fn,
     io,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use devproxy_tunnel::{CopyEnd, Duplex, Flow};
+use devproxy_tunnel::{CopyEnd, Flow, copy};
 use tokio::net::TcpStream;
 
 /// A stream that can be ended as a RST ends it.
 pub(crate) trait Abort {
-    /// Ends both directions; the other end sees a reset, a flow's behind what was written.
+    /// Ends both directions.
     fn abort(self);
 }
 
@@ -24,23 +23,19 @@ impl Abort for TcpStream {
 
 impl Abort for Flow {
     fn abort(self) {
-        self.reset();
+        // Dropped, it is reset, unless all was said.
     }
 }
 
 /// Copies until both directions have ended, and counts the bytes. Returns the error of the end that failed; then the other
 /// end has been reset. Dropping the future drops both streams.
-pub(crate) async fn splice<A, B>(mut a: A, mut b: B, forth: &AtomicU64, back: &AtomicU64) -> io::Result<()>
+pub(crate) async fn splice<A, B>(a: A, b: B, forth: &AtomicU64, back: &AtomicU64) -> io::Result<()>
 where
     A: CopyEnd + Abort,
     B: CopyEnd + Abort,
 {
     let count = |bytes: &AtomicU64, moved: usize| bytes.fetch_add(moved as u64, Ordering::Relaxed);
-    let mut copy = Duplex::default();
-    let ended = poll_fn(|cx| {
-        copy.poll(cx, &mut a, &mut b, |moved| _ = count(forth, moved), |moved| _ = count(back, moved))
-    })
-    .await;
+    let ended = copy(&a, &b, |moved| _ = count(forth, moved), |moved| _ = count(back, moved)).await;
     if ended.is_err() {
         a.abort();
         b.abort();

@@ -86,7 +86,7 @@ async fn a_reset_passes_both_ways() {
 
     let flow = laptop.open(Open::Tcp { target }).await.unwrap();
     let (mut served, _) = soon(server.accept()).await.unwrap();
-    flow.reset();
+    drop(flow);
     assert_eq!(next_read(&mut served).await, Err(std::io::ErrorKind::ConnectionReset));
 }
 
@@ -100,7 +100,7 @@ async fn a_reset_reaches_a_server_that_does_not_read() {
     // Until nothing more fits into sockets and windows.
     let bytes = vec![0; 1 << 20];
     while tokio::time::timeout(Duration::from_millis(300), flow.write_all(&bytes)).await.is_ok() {}
-    flow.reset();
+    drop(flow);
     soon(Connection::new(served).reset()).await;
 }
 

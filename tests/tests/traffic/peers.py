@@ -6,6 +6,7 @@ others it is gRPC, WebSocket and TLS, as Debian's packages speak them.
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import resource
@@ -13,6 +14,8 @@ import socket
 import ssl
 import struct
 import sys
+import termios
+import threading
 from concurrent import futures
 
 import grpc
@@ -69,6 +72,13 @@ def reset(writer):
     writer.transport.abort()
 
 
+async def all_acknowledged(writer):
+    connection = writer.get_extra_info("socket")
+    async with asyncio.timeout(SOON):
+        while any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))):
+            await asyncio.sleep(0.01)
+
+
 # ---- the server
 
 
@@ -86,6 +96,13 @@ async def talk(reader, writer):
         remembered[word] = await receive(reader)
     elif word == "give":
         await send(writer, count)
+    elif word == "refuse":
+        await send(writer, count)
+        writer.write_eof()
+        await all_acknowledged(writer)
+        # What the client still says is not read: a reset behind the end of file.
+        writer.transport.abort()
+        return
     elif word == "exchange":
         _, heard = await asyncio.gather(send(writer, count), receive(reader))
         remembered[word] = heard
@@ -217,6 +234,30 @@ class Client:
             await writer.drain()
             reset(writer)
         await self.until_remembered("until", "reset")
+
+    async def refused_upload(self, count):
+        """An answer arrives whole although its server does not read the upload that goes on meanwhile, and resets it."""
+        await asyncio.to_thread(self.upload_and_read, int(count))
+
+    def upload_and_read(self, count):
+        with socket.create_connection((self.host, TALK), timeout=SOON) as connection:
+
+            def upload():
+                with contextlib.suppress(ConnectionError):
+                    while True:
+                        connection.sendall(BLOCK)
+
+            assert connection.recv(6, socket.MSG_WAITALL) == b"ready\n"
+            connection.sendall(b"refuse %d\n" % count)
+            uploading = threading.Thread(target=upload, daemon=True)
+            uploading.start()
+            found, heard = hashlib.sha1(), 0
+            while piece := connection.recv(1 << 18):
+                found.update(piece)
+                heard += len(piece)
+            assert (heard, found.hexdigest()) == (count, digest_of(count)), f"{heard} of {count} bytes"
+            uploading.join(SOON)
+            assert not uploading.is_alive(), "the upload is not reset"
 
     async def tls(self):
         context = ssl.create_default_context(cafile="certificate.pem")

@@ -19,6 +19,9 @@ pub enum FlowError {
     /// The other side ended it early.
     #[error("the other side reset the flow")]
     Reset(Refusal),
+    /// Written, and the other side, which has said all, reads no more.
+    #[error("the other side reads no more")]
+    Stopped,
     /// The tunnel ended.
     #[error("the tunnel ended")]
     TunnelEnded,
@@ -92,7 +95,7 @@ pub(super) struct Stream {
     pub(super) departure: Departure,
     pub(super) credit: u64,
     pub(super) fin: Fin,
-    /// The other side reads no more.
+    /// The other side reads no more; what it has said before still arrives.
     pub(super) stopped: bool,
     pub(super) unread: Chunks,
     pub(super) arrival: Arrival,

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::shared::Shared;
+use super::{CopyEnd, shared::Shared};
 use crate::{
     Refusal,
     proto::{FlowError, FlowId, connection::ReadOutcome},
@@ -39,12 +39,13 @@ impl Drop for Handle {
     }
 }
 
-/// One byte stream. `shutdown` sends FIN (half-close: reading goes on); dropping it before both directions ended
-/// sends RESET. A RESET of the other side is `ConnectionReset` on write at once and on read behind what was written
-/// before, as far as the window let it pass; never an end of file.
+/// One byte stream. `shutdown` sends FIN (half-close: reading goes on); dropping it before that sends RESET behind as
+/// much of what was written as the other side has room for now. A RESET of the other side is `ConnectionReset` on write at
+/// once and on read behind what was written before; never an end of file.
 ///
-/// Dropped after `shutdown`, what was written still arrives with its end of file; only the other side's writing is
-/// reset. When the tunnel ends, what had arrived can still be read, then comes `ConnectionAborted`.
+/// Dropped after `shutdown`, what was written still arrives with its end of file; only the other side's writing fails,
+/// with `BrokenPipe`, and its reading goes on. When the tunnel ends, what had arrived can still be read, then comes
+/// `ConnectionAborted`.
 pub struct Flow {
     handle: Handle,
 }
@@ -52,11 +53,6 @@ pub struct Flow {
 impl Flow {
     pub(super) fn new(handle: Handle) -> Self {
         Self { handle }
-    }
-
-    /// Ends it in both directions, as a RST does: what was written arrives if the other side has room for it now.
-    pub fn reset(self) {
-        self.handle.shared.lock().reset(self.handle.id);
     }
 
     /// Shows what has arrived to `sink`, which says how many of the bytes it took; it is called while the tunnel is locked.
@@ -82,10 +78,9 @@ impl Flow {
         self.handle.shared.lock().poll_fill(self.handle.id, fill, waker).map_err(Into::into)
     }
 
-    /// Ready when the other side has reset the flow or the tunnel has ended, although nobody reads: for a task that
-    /// waits for something else with bytes in hand. Wakes the task as a read does.
-    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.handle.shared.lock().poll_cancelled(self.handle.id, cx.waker())
+    /// Whether nothing more can arrive for it, as the other side has reset it or the tunnel has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.handle.shared.lock().is_over(self.handle.id)
     }
 }
 
@@ -95,26 +90,55 @@ impl std::fmt::Debug for Flow {
     }
 }
 
+impl CopyEnd for Flow {
+    fn as_flow(&self) -> Option<&Flow> {
+        Some(self)
+    }
+
+    fn poll_readable(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_take(cx.waker(), |pieces| {
+            let mut taken = 0;
+            for piece in pieces {
+                let count = piece.len().min(room.len() - taken);
+                room[taken..taken + count].copy_from_slice(&piece[..count]);
+                taken += count;
+            }
+            taken
+        })
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let first = pieces.iter().find(|piece| !piece.is_empty()).map_or(&[][..], |piece| piece);
+        self.handle.shared.lock().poll_write(self.handle.id, first, cx.waker()).map_err(Into::into)
+    }
+
+    fn end(&self) -> io::Result<()> {
+        self.handle.shared.lock().finish(self.handle.id).map_err(Into::into)
+    }
+
+    async fn deaf(&self) {
+        poll_fn(|cx| self.handle.shared.lock().poll_deaf(self.handle.id, cx.waker())).await;
+    }
+}
+
 impl AsyncRead for Flow {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let sink = |pieces: &[&[u8]]| {
-            let before = buf.remaining();
-            for piece in pieces {
-                buf.put_slice(&piece[..piece.len().min(buf.remaining())]);
-            }
-            before - buf.remaining()
-        };
-        self.poll_take(cx.waker(), sink).map_ok(|_| ())
+        let count = ready!(CopyEnd::poll_read(&*self, cx, buf.initialize_unfilled()))?;
+        buf.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Flow {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(self.handle.shared.lock().poll_write(self.handle.id, buf, cx.waker()));
-        Poll::Ready(written.map_err(Into::into))
+        CopyEnd::poll_write(&*self, cx, &[IoSlice::new(buf)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -123,7 +147,7 @@ impl AsyncWrite for Flow {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.handle.shared.lock().finish(self.handle.id).map_err(Into::into))
+        Poll::Ready(self.end())
     }
 }
 
@@ -132,7 +156,7 @@ impl From<FlowError> for io::Error {
         let kind = match error {
             FlowError::Reset(_) => io::ErrorKind::ConnectionReset,
             FlowError::TunnelEnded => io::ErrorKind::ConnectionAborted,
-            FlowError::Finished => io::ErrorKind::BrokenPipe,
+            FlowError::Stopped | FlowError::Finished => io::ErrorKind::BrokenPipe,
         };
         Self::new(kind, error)
     }

@@ -115,7 +115,7 @@ async fn tcp(request: Request, target: SocketAddr, seen: &Seen) {
             flow.write_all(b"x").await.unwrap();
             // The program is reading by then: a reset before its own end would fail that instead.
             let _ = flow.read_to_end(&mut Vec::new()).await;
-            flow.reset();
+            drop(flow);
         }
         AFTER_END => {
             let mut flow = request.accept();

@@ -3,15 +3,12 @@
 use std::task::{Poll, Waker};
 
 use super::{Connection, Life};
-use crate::{
-    Refusal,
-    proto::{
-        chunks::Chunks,
-        flow::{Body, Fin, Flow, FlowError, Stream},
-        frame::FlowId,
-        lane::HOME,
-        waiters::Waiters,
-    },
+use crate::proto::{
+    chunks::Chunks,
+    flow::{Body, Fin, Flow, FlowError, Stream},
+    frame::FlowId,
+    lane::HOME,
+    waiters::Waiters,
 };
 
 /// What a read gave.
@@ -129,6 +126,20 @@ impl Connection {
         if crowded { self.limits.crowded_send_queue } else { self.limits.send_queue }
     }
 
+    /// Ready when nothing written to the stream would be read any more.
+    pub fn poll_deaf(&mut self, id: FlowId, waker: &Waker) -> Poll<()> {
+        let closing = self.ended().is_some();
+        match self.flows.get_mut(&id) {
+            Some(Flow { reset: None, body: Body::Stream(stream), writers, .. })
+                if !stream.stopped && !closing =>
+            {
+                writers.register(waker);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
     /// Half-close: FIN follows the queued bytes. Idempotent.
     pub fn finish(&mut self, id: FlowId) -> Result<(), FlowError> {
         let over = self.ended().is_some();
@@ -158,7 +169,7 @@ fn writable(flow: Option<&mut Flow>, closing: bool) -> Result<(&mut Stream, &mut
     match &mut flow.body {
         _ if closing => Err(FlowError::TunnelEnded),
         Body::Stream(stream) if stream.fin != Fin::None => Err(FlowError::Finished),
-        Body::Stream(stream) if stream.stopped => Err(FlowError::Reset(Refusal::Closed)),
+        Body::Stream(stream) if stream.stopped => Err(FlowError::Stopped),
         Body::Stream(stream) => Ok((stream, &mut flow.writers)),
         Body::Datagrams(_) => Err(FlowError::Finished),
     }

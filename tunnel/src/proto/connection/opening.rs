@@ -112,16 +112,18 @@ impl Connection {
 
     /// Resolves when the other side took its open back, or the tunnel ended.
     pub fn poll_cancelled(&mut self, id: FlowId, waker: &Waker) -> Poll<()> {
-        if self.ended().is_some() {
+        if self.is_over(id) {
             return Poll::Ready(());
         }
-        match self.flows.get_mut(&id) {
-            Some(flow) if flow.reset.is_none() => {
-                flow.readers.register(waker);
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.readers.register(waker);
         }
+        Poll::Pending
+    }
+
+    /// Whether nothing more can arrive for the flow: the other side reset it, or took its open back, or the tunnel ended.
+    pub fn is_over(&self, id: FlowId) -> bool {
+        self.ended().is_some() || self.flows.get(&id).is_none_or(|flow| flow.reset.is_some())
     }
 
     /// The flow's handle is gone. What was finished still leaves; what was not is reset behind what the other side has
@@ -165,17 +167,6 @@ impl Connection {
         }
     }
 
-    /// Ends the flow in both directions, as TCP's RST does; the handle's [`Self::release`] may follow.
-    pub fn reset(&mut self, id: FlowId) {
-        let over = self.ended().is_some();
-        let Some(flow) = self.flows.get(&id) else { return };
-        let live = flow.phase == Phase::Live && flow.reset.is_none();
-        if !live || over {
-            return self.release(id);
-        }
-        self.abort(id);
-    }
-
     /// Ends a live stream: what the other side's window lets pass still arrives, and then the RESET.
     fn abort(&mut self, id: FlowId) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
@@ -183,10 +174,6 @@ impl Connection {
         if let Body::Stream(stream) = &mut flow.body {
             stream.unread.clear();
             stream.unsent.truncate(usize::try_from(stream.credit).unwrap_or(usize::MAX));
-            // Of what was cut off nobody may see an end.
-            if stream.fin == Fin::Pending {
-                stream.fin = Fin::Sent;
-            }
         }
         flow.orphan = true;
         flow.closing.get_or_insert(Refusal::Closed);
