@@ -206,7 +206,7 @@ impl Namespace {
     }
 
     /// A token of the developer with the ClusterRole `role` in this namespace only.
-    pub(crate) async fn developer_token(&self, role: &str) -> Result<String> {
+    pub async fn developer_token(&self, role: &str) -> Result<String> {
         self.account_token(&format!("developer-{role}"), "ClusterRole", role).await
     }
 

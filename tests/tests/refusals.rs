@@ -303,7 +303,7 @@ async fn a_cluster_that_cannot_be_used_is_told_in_one_line() -> Result<()> {
     insta::assert_snapshot!(refused("status").await?, @"
     exit code 125
     error: user `system:serviceaccount:NAMESPACE:developer-view` may not list leases in namespace `NAMESPACE` [DP-FORBIDDEN]
-    hint: is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
+    hint: `kubectl get events -n NAMESPACE --field-selector reason=DevproxySwapped` tells who holds what; is the namespace right? if so, an administrator grants it with `kubectl create rolebinding devproxy-developer-view --clusterrole=edit --serviceaccount=NAMESPACE:developer-view -n NAMESPACE` or with the rbac.yaml that comes with devproxy
     ");
 
     laptop.login(&shop).await?;

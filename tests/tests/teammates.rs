@@ -50,6 +50,7 @@ async fn described(shop: &Namespace, reason: &str) -> Result<Option<Vec<String>>
 async fn kubectl_says_who_holds_it_and_how_to_get_it_back() -> Result<()> {
     let bed = Bed::get().await?;
     let (shop, laptop) = cart(&bed, "teammates", RIGHTS).await?;
+    shop.developer_token("view").await?;
     let before = shop.objects().await?;
     let swap = swapped(&laptop).await?;
     shop.until("the Event", SWAP, async || {
@@ -68,7 +69,10 @@ async fn kubectl_says_who_holds_it_and_how_to_get_it_back() -> Result<()> {
         message.starts_with("swapped by ") && message.contains(" since 20") && message.ends_with(&back),
         "{message}"
     );
-    let events = shop.kubectl(["get", "events", "--field-selector=reason=DevproxySwapped"]).await?;
+    // As `devproxy status` tells one who may only look.
+    let viewer = format!("--as=system:serviceaccount:{}:developer-view", shop.name());
+    let events =
+        shop.kubectl(["get", "events", "--field-selector", "reason=DevproxySwapped", &viewer]).await?;
     ensure!(events.contains("deployment/cart") && events.contains(message), "{events}");
     assert_eq!(described(&shop, "DevproxyRestored").await?, None);
 

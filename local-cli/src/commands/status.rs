@@ -37,7 +37,7 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
             warn(&connection, error);
             Vec::new()
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(without_leases(&connection, error, status.all)),
     };
     if held.is_empty()
         && !status.all
@@ -77,6 +77,22 @@ pub(super) async fn run(global: &Global, status: &Status) -> Result<u8, Failure>
         }
     }
     Ok(0)
+}
+
+/// Who may only look at the namespace can still look at the Events of its sessions.
+fn without_leases(connection: &Connection, error: ClusterError, all: bool) -> Failure {
+    let forbidden = error.is_forbidden() && !all;
+    let failure = Failure::from(error);
+    match &failure.hint {
+        Some(hint) if forbidden => {
+            let words = format!(
+                "`kubectl get events -n {} --field-selector reason=DevproxySwapped` tells who holds what; {hint}",
+                connection.namespace
+            );
+            failure.hint(words)
+        }
+        _ => failure,
+    }
 }
 
 /// What the cluster does not tell. Nobody should grant a pod what its developer may see in another terminal.
