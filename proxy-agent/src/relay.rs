@@ -38,7 +38,7 @@ impl Connection {
 
     /// Resolves when the peer has reset the connection.
     pub(crate) async fn reset(&self) {
-        self.0.deaf().await;
+        let _ = self.0.deaf().await;
     }
 
     /// The beginning of what the peer has said, once it has, for a look without taking it. Waits for ever if the
@@ -58,9 +58,12 @@ impl Connection {
     /// Takes `count` bytes that [`Self::peek`] has shown. An end before shows itself to whoever reads next.
     pub(crate) async fn skip(&self, mut count: usize) {
         while count > 0 {
-            let mut buffer = [0; Opening::EARLY];
-            let room = &mut buffer[..count.min(Opening::EARLY)];
-            match poll_fn(|cx| self.0.poll_read(cx, room)).await {
+            // The buffer is none of the future's: those of idle connections would each hold one.
+            let read = poll_fn(|cx| {
+                let mut buffer = [0; Opening::EARLY];
+                self.0.poll_read(cx, &mut buffer[..count.min(Opening::EARLY)])
+            });
+            match read.await {
                 Ok(read @ 1..) => count -= read,
                 _ => return,
             }

@@ -48,7 +48,7 @@ pub use cluster::Cluster;
 pub use images::Image;
 pub use laptop::{Exit, Laptop, LaptopCommand, Run};
 pub use load::{Load, Report};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, pod_addresses};
 pub use node::Node;
 pub use objects::Objects;
 pub use relay::Relay;

@@ -1,5 +1,7 @@
 //! A test's own part of the cluster, deleted with the test.
 
+use std::fs;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::sync::OnceCell;
 use crate::app::App;
 use crate::bed::{RUN_LABEL, blocking, run_label};
 use crate::cluster::Cluster;
+use crate::host::process::{ProcessId, find_all};
 use crate::host::program::{output, output_with_input};
 use crate::images::Image;
 use crate::load::LoadBuilder;
@@ -20,6 +23,16 @@ use crate::objects::Objects;
 const READY: Duration = Duration::from_secs(90);
 /// The pod from which [`Namespace::ask`] asks.
 const CLIENT: &str = "client";
+
+/// A pod's addresses of both families, IPv4 first.
+pub fn pod_addresses(pod: &Value) -> Result<[IpAddr; 2]> {
+    both_families(|family| &pod["status"]["podIPs"][family]["ip"])
+}
+
+fn both_families<'a>(address: impl Fn(usize) -> &'a Value) -> Result<[IpAddr; 2]> {
+    let of = |family| -> Result<IpAddr> { Ok(address(family).as_str().context("no address")?.parse()?) };
+    Ok([of(0)?, of(1)?])
+}
 
 /// A namespace. Dropping it deletes it, without waiting.
 #[derive(Debug)]
@@ -71,6 +84,27 @@ impl Namespace {
         let words = ["get".to_owned()].into_iter().chain(words).chain(["-o".into(), "json".into()]);
         let text = self.kubectl(words).await?;
         serde_json::from_str(&text).context("kubectl printed no JSON")
+    }
+
+    /// A Service's addresses of both families, IPv4 first.
+    pub async fn service_addresses(&self, service: &str) -> Result<[IpAddr; 2]> {
+        let service = self.get(["service", service]).await?;
+        both_families(|family| &service["spec"]["clusterIPs"][family])
+    }
+
+    /// The processes of all agents here.
+    pub async fn agents(&self) -> Result<Vec<ProcessId>> {
+        let pods = self.get(["pods", "--selector", "devproxy.dev/session"]).await?;
+        let pods = pods["items"].as_array().context("no list of pods")?;
+        let uids: Vec<_> = pods.iter().filter_map(|pod| pod["metadata"]["uid"].as_str()).collect();
+        let mut agents = find_all(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/cgroup"))
+                .is_ok_and(|groups| uids.iter().any(|uid| groups.contains(uid)))
+        });
+        agents.retain(|process| {
+            process.words().first().is_some_and(|program| program.ends_with("devproxy-agent"))
+        });
+        Ok(agents)
     }
 
     /// Applies an object, or a List of them.

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use devproxy_tests::{App, Bed, Namespace};
+use devproxy_tests::{App, Bed, Namespace, pod_addresses};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// From Enter to the handover, with a pod to be started on a busy machine.
 const SWAP: Duration = Duration::from_mins(1);
@@ -36,13 +36,10 @@ async fn every_way_to_the_original_leads_to_the_local_program_which_sees_its_cli
     swap.wait_for("✓ handover", SWAP).await?;
     shop.until_swapped("cart").await?;
 
-    let service = shop.get(["service", "cart"]).await?;
-    let pods = shop.get(["pods", "--selector", "devproxy.dev/session"]).await?;
-    let (stand_in, client) = (&pods["items"][0], shop.get(["pod", shop.client().await?]).await?);
-    let clients = addresses(&client["status"]["podIPs"], "/ip")?;
-    let by_address =
-        [addresses(&service["spec"]["clusterIPs"], "")?, addresses(&stand_in["status"]["podIPs"], "/ip")?];
-    for way in by_address.concat() {
+    let (service, stand_in) =
+        (shop.service_addresses("cart").await?, addresses(&shop, "devproxy.dev/session").await?);
+    let clients = pod_addresses(&shop.get(["pod", shop.client().await?]).await?)?;
+    for way in [service, stand_in].concat() {
         let peer = seen(&shop, &SocketAddr::new(way, 8080).to_string()).await?;
         let same_family = clients.iter().find(|client| client.is_ipv4() == way.is_ipv4());
         ensure!(Some(&peer) == same_family, "{way}: {peer}, not one of {clients:?}");
@@ -56,12 +53,11 @@ async fn every_way_to_the_original_leads_to_the_local_program_which_sees_its_cli
     // There the node's own address takes the client's place, as it does before a swap.
     let nodes = shop.get(["nodes"]).await?;
     let node = nodes["items"][0]["status"]["addresses"][0]["address"].as_str().context("no address")?;
-    let port = &service["spec"]["ports"][0]["nodePort"];
+    let port = &shop.get(["service", "cart"]).await?["spec"]["ports"][0]["nodePort"];
     let answer = shop.ask(&format!("http://{node}:{port}/")).await?;
     ensure!(answer.starts_with("cart mine "), "{answer}");
 
-    let orders = shop.get(["pods", "--selector", "app=orders"]).await?;
-    let orders = addresses(&orders["items"][0]["status"]["podIPs"], "/ip")?;
+    let orders = addresses(&shop, "app=orders").await?;
     for text in ["hello", "again"] {
         let echoed = shop.ask(&format!("http://orders:8080/udp/cart:9090/{text}")).await?;
         let (peer, said) = echoed.split_once(' ').with_context(|| echoed.clone())?;
@@ -82,9 +78,6 @@ async fn seen(shop: &Namespace, host: &str) -> Result<IpAddr> {
     Ok(peer.ip())
 }
 
-fn addresses(list: &Value, pointer: &str) -> Result<Vec<IpAddr>> {
-    let list = list.as_array().context("no addresses")?;
-    list.iter()
-        .map(|each| Ok(each.pointer(pointer).and_then(Value::as_str).context("no address")?.parse()?))
-        .collect()
+async fn addresses(shop: &Namespace, pod: &str) -> Result<[IpAddr; 2]> {
+    pod_addresses(&shop.get(["pods", "--selector", pod]).await?["items"][0])
 }

@@ -5,11 +5,11 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use devproxy_tests::host::namespace::NetworkNamespace;
 use devproxy_tests::host::packages;
 use devproxy_tests::host::program::run;
-use devproxy_tests::{App, Bed, Image, Laptop, Namespace};
+use devproxy_tests::{App, Bed, Image, Laptop, Namespace, pod_addresses};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -120,25 +120,10 @@ async fn shop(bed: &Bed) -> Result<Namespace> {
     Ok(shop)
 }
 
-async fn cluster_addresses(shop: &Namespace, service: &str) -> Result<[IpAddr; 2]> {
-    let service = shop.get(["service", service]).await?;
-    let of = |family: usize| -> Result<IpAddr> {
-        Ok(service["spec"]["clusterIPs"][family].as_str().context("no address")?.parse()?)
-    };
-    Ok([of(0)?, of(1)?])
-}
-
-fn pod_addresses(pod: &Value) -> Result<[IpAddr; 2]> {
-    let of = |family: usize| -> Result<IpAddr> {
-        Ok(pod["status"]["podIPs"][family]["ip"].as_str().context("no address")?.parse()?)
-    };
-    Ok([of(0)?, of(1)?])
-}
-
 /// What the probe is asked.
 async fn questions(shop: &Namespace) -> Result<Value> {
-    let services = cluster_addresses(shop, "target").await?;
-    let empty = cluster_addresses(shop, "empty").await?;
+    let services = shop.service_addresses("target").await?;
+    let empty = shop.service_addresses("empty").await?;
     let pods = shop.get(["pods", "--selector=app=target"]).await?;
     let pods = pod_addresses(&pods["items"][0])?;
     let (mut tcp, mut udp) = (Vec::new(), Vec::new());
@@ -262,7 +247,7 @@ async fn the_shells_own_listener_wins(laptop: &Laptop) -> Result<()> {
 }
 
 async fn dig_answers(shop: &Namespace, laptop: &Laptop) -> Result<()> {
-    let [v4, v6] = cluster_addresses(shop, "target").await?;
+    let [v4, v6] = shop.service_addresses("target").await?;
     let full = format!("target.{}.svc.cluster.local", shop.name());
     let srv = format!("_http._tcp.{full}");
     for (question, wanted) in [
@@ -286,7 +271,7 @@ async fn dig_answers(shop: &Namespace, laptop: &Laptop) -> Result<()> {
 async fn clients_are_seen_by_their_true_address(shop: &Namespace) -> Result<()> {
     let client = shop.client().await?;
     let client = pod_addresses(&shop.get(["pod", client]).await?)?;
-    for (service, client) in cluster_addresses(shop, "probe").await?.into_iter().zip(client) {
+    for (service, client) in shop.service_addresses("probe").await?.into_iter().zip(client) {
         let url = format!("http://{}/peer", SocketAddr::new(service, 8080));
         let peer: SocketAddr = shop.ask(&url).await?.trim().parse()?;
         ensure!(peer.ip() == client, "{peer} instead of {client}");

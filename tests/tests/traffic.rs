@@ -4,8 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use devproxy_tests::host::process::{ProcessId, find_all};
+use anyhow::{Result, ensure};
+use devproxy_tests::host::process::ProcessId;
 use devproxy_tests::host::{packages, program};
 use devproxy_tests::{App, Bed, Image, Laptop, Namespace, Run};
 
@@ -68,7 +68,7 @@ impl Scene {
                 found.push((name, open_files(&process)?));
             }
         }
-        let agents = agents(&self.shop).await?;
+        let agents = self.shop.agents().await?;
         ensure!(agents.len() == 2, "{agents:?}");
         for agent in agents {
             found.push(("agent", open_files(&agent)?));
@@ -107,20 +107,6 @@ fn certificates(server: &Laptop, client: &Laptop) -> Result<()> {
 
 fn open_files(process: &ProcessId) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{}/fd", process.pid))?.count())
-}
-
-/// The agents of the namespace's stand-ins.
-async fn agents(shop: &Namespace) -> Result<Vec<ProcessId>> {
-    let pods = shop.get(["pods", "--selector", "devproxy.dev/session"]).await?;
-    let pods = pods["items"].as_array().context("no list of pods")?;
-    let uids: Vec<_> = pods.iter().filter_map(|pod| pod["metadata"]["uid"].as_str()).collect();
-    Ok(find_all(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .is_ok_and(|groups| uids.iter().any(|uid| groups.contains(uid)))
-            && fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                line.split('\0').next().is_some_and(|word| word.ends_with("devproxy-agent"))
-            })
-    }))
 }
 
 #[tokio::test(flavor = "multi_thread")]

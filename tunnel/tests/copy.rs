@@ -1,18 +1,29 @@
 //! Copies between flows and sockets.
 
+#![allow(clippy::expect_used, reason = "a test's helpers fail the test by panicking")]
+
 mod support;
 
-use std::{
-    io::{self, ErrorKind},
-    time::Duration,
-};
+use std::{io::ErrorKind, time::Duration};
 
-use devproxy_tunnel::copy;
+use devproxy_tunnel::{Flow, copy};
 use socket2::SockRef;
 use support::{Ends, pattern, sockets, within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::TcpStream,
+    time::Instant,
+};
 
 const NOTHING: fn(usize) = |_| ();
+
+/// Copies to the end and resets the socket if there was a fault, as the users of `copy` do.
+async fn relay(socket: TcpStream, flow: Flow) -> Result<(), ErrorKind> {
+    let ended = copy(&socket, &flow, NOTHING, NOTHING).await;
+    let linger = ended.is_err().then_some(Duration::ZERO);
+    SockRef::from(&socket).set_linger(linger).expect("a TCP socket");
+    ended.map_err(|error| error.kind())
+}
 
 #[tokio::test]
 async fn bulk_passes_from_socket_to_socket_whole_and_so_does_its_end() {
@@ -77,21 +88,16 @@ async fn the_last_words_of_one_who_reads_no_more_arrive_while_the_other_still_wr
     };
     let talk = async move {
         let (mut got, piece) = (Vec::new(), pattern(50_000));
-        let endless = async {
-            loop {
-                writing.write_all(&piece).await.unwrap();
+        let upload = async {
+            while writing.write_all(&piece).await.is_ok() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::select! {
-            read = reading.read_to_end(&mut got) => read.unwrap(),
-            () = endless => unreachable!(),
-        };
+        let (read, ()) = tokio::join!(reading.read_to_end(&mut got), upload);
+        read.unwrap();
         got
     };
-    let (ended, (), got) =
-        within(async { tokio::join!(copy(&socket, &far, NOTHING, NOTHING), server, talk) }).await;
-    ended.unwrap();
+    let (_, (), got) = within(async { tokio::join!(relay(socket, far), server, talk) }).await;
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
 }
 
@@ -132,37 +138,84 @@ async fn the_end_of_file_ahead_of_a_reset_is_passed_on() {
 }
 
 #[tokio::test]
-async fn who_writes_on_to_one_who_reads_no_more_is_reset_soon_and_who_ends_is_not() {
-    for ends_well in [false, true] {
-        let mut ends = Ends::new().await;
-        let (mut near, far) = ends.flow().await;
-        let (mut client, socket) = sockets().await;
-        near.write_all(b"last").await.unwrap();
-        near.shutdown().await.unwrap();
-        drop(near);
-        let copied = async {
-            let ended = copy(&socket, &far, NOTHING, NOTHING).await;
-            SockRef::from(&socket).set_linger(ended.is_err().then_some(Duration::ZERO)).unwrap();
-            drop(socket);
-            ended.map_err(|error| error.kind())
-        };
-        let talk = async {
-            client.write_all(b"what nobody reads").await.unwrap();
-            let mut said = Vec::new();
-            client.read_to_end(&mut said).await.unwrap();
-            assert_eq!(said, b"last");
-            if ends_well {
-                return client.shutdown().await;
-            }
-            loop {
-                client.write_all(b"more").await?;
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let (ended, said): (_, io::Result<()>) = within(async { tokio::join!(copied, talk) }).await;
-        assert_eq!(ended, if ends_well { Ok(()) } else { Err(ErrorKind::ConnectionReset) });
-        assert_eq!(said.is_ok(), ends_well);
-    }
+async fn who_has_heard_all_of_one_who_reads_no_more_is_reset_at_once() {
+    let mut ends = Ends::new().await;
+    let (mut near, far) = ends.flow().await;
+    let (mut client, socket) = sockets().await;
+    near.write_all(b"last").await.unwrap();
+    near.shutdown().await.unwrap();
+    drop(near);
+    let talk = async {
+        client.ready(Interest::ERROR).await.unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"last");
+        client.write_all(b"more").await.unwrap_err();
+    };
+    let (ended, ()) = within(async { tokio::join!(relay(socket, far), talk) }).await;
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+}
+
+/// Says more than the kernel of one who does not read takes (64 KiB at first), and reads no more.
+async fn last_words(mut near: Flow) -> Vec<u8> {
+    let words = pattern(250_000);
+    near.write_all(&words).await.expect("within the window");
+    near.shutdown().await.expect("nobody ended it");
+    words
+}
+
+#[tokio::test]
+async fn the_last_words_wait_for_one_who_reads_late() {
+    let mut ends = Ends::new().await;
+    let (near, far) = ends.flow().await;
+    let (client, socket) = sockets().await;
+    let sent = last_words(near).await;
+    let (mut reading, mut writing) = client.into_split();
+    let upload = async move {
+        while writing.write_all(&[0; 1000]).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut got = Vec::new();
+    let read = async {
+        // Many looks at what is left.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        reading.read_to_end(&mut got).await.unwrap();
+    };
+    let (ended, (), ()) = within(async { tokio::join!(relay(socket, far), upload, read) }).await;
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_reads_nothing_gets_30_s_for_the_last_words() {
+    let mut ends = Ends::new().await;
+    let (near, far) = ends.flow().await;
+    let (client, socket) = sockets().await;
+    last_words(near).await;
+    let start = Instant::now();
+    let ended = tokio::time::timeout(Duration::from_mins(2), relay(socket, far)).await.unwrap();
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+    assert!(start.elapsed() >= Duration::from_secs(30));
+    drop(client);
+}
+
+#[tokio::test]
+async fn an_answer_to_a_lost_tunnel_is_not_taken() {
+    let mut ends = Ends::new().await;
+    let (mut near, far) = ends.flow().await;
+    let (agent, mut server) = sockets().await;
+    near.write_all(b"question").await.unwrap();
+    near.shutdown().await.unwrap();
+    let serve = async {
+        let mut question = String::new();
+        server.read_to_string(&mut question).await.unwrap();
+        ends.laptop_driver.abort();
+        server.ready(Interest::ERROR).await.unwrap();
+        server.write_all(b"answer").await.unwrap_err();
+    };
+    let (ended, ()) = within(async { tokio::join!(relay(agent, far), serve) }).await;
+    assert_eq!(ended, Err(ErrorKind::ConnectionAborted));
 }
 
 #[tokio::test]
@@ -170,17 +223,12 @@ async fn a_reset_behind_the_own_end_of_file_reaches_an_end_that_is_silent() {
     let mut ends = Ends::new().await;
     let (near, far) = ends.flow().await;
     let ((mut client, laptop), (agent, mut server)) = (sockets().await, sockets().await);
-    let relay = |socket, flow| async move {
-        let ended = copy(&socket, &flow, NOTHING, NOTHING).await;
-        SockRef::from(&socket).set_linger(ended.is_err().then_some(Duration::ZERO)).unwrap();
-        ended.map_err(|error| error.kind())
-    };
     let talk = async {
         client.shutdown().await.unwrap();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        server.ready(tokio::io::Interest::ERROR).await.unwrap();
+        server.ready(Interest::ERROR).await.unwrap();
     };
     let (_, ended, ()) = within(async { tokio::join!(relay(laptop, near), relay(agent, far), talk) }).await;
     assert_eq!(ended, Err(ErrorKind::ConnectionReset));

@@ -1,10 +1,14 @@
+use std::sync::Arc;
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
 use super::*;
+use crate::{inbound, route::Route};
 
 /// Both ends of a TCP connection over the loopback.
 async fn pair() -> (TcpStream, TcpStream) {
@@ -85,4 +89,14 @@ async fn a_cancelled_relay_is_no_end_of_file() {
     tasks.shutdown().await;
     assert_eq!(kind_of_next_read(&mut client).await, Err(io::ErrorKind::ConnectionReset));
     assert_eq!(kind_of_next_read(&mut server).await, Err(io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_holds_no_buffer() {
+    let (near, far) = pair().await;
+    let (_routes, route) = watch::channel(Route::default());
+    let held = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let serving = inbound::serve(Connection::new(near), far.local_addr().unwrap(), route, held);
+    // A connection may cost 4 KiB in all, as much as a buffer for what is sent ahead.
+    assert!(size_of_val(&serving) < 2048, "{} bytes", size_of_val(&serving));
 }

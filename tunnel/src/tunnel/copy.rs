@@ -4,12 +4,12 @@ use std::{
     array,
     future::poll_fn,
     io::{self, IoSlice},
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Flow;
 use crate::{proto::chunks::SHOWN, scratch};
@@ -20,8 +20,11 @@ const TURNS: usize = 4;
 /// Moves of what is left when the other direction has failed: more than any socket and any window hold.
 const LAST_TURNS: usize = 1024;
 
-/// How long a socket may take nothing of the last bytes for it, when its other end is gone.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a socket may take nothing of the last bytes for it, when their sender is gone.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// How often it is looked at meanwhile: the kernel does not tell when its peer has taken the last byte.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// One end of a copy, a [`Flow`] or a [`TcpStream`](tokio::net::TcpStream). What is written to it leaves without a flush.
 ///
@@ -45,8 +48,12 @@ pub trait CopyEnd {
     /// Passes on the end of file; reading goes on.
     fn end(&self) -> io::Result<()>;
 
-    /// Resolves when the peer, which has said all, reads no more either. Cancel safe.
-    fn deaf(&self) -> impl Future<Output = ()> + Send;
+    /// Resolves when the peer, which has said all, reads no more either; with an error when nobody can say whether it does.
+    /// Cancel safe.
+    fn deaf(&self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Bytes of what was written, the end of file among them, that wait in the kernel for the peer to take them.
+    fn unsent(&self) -> usize;
 }
 
 /// Copies both ways until both directions have ended; `moved_forth` is told of bytes as they pass from `a` to `b`,
@@ -54,8 +61,9 @@ pub trait CopyEnd {
 /// at once, and both are to be reset.
 ///
 /// An end that has said all and reads no more has its last words delivered, and its end of file. What the other end
-/// still says is thrown away then, as a server that lingers does: a reset would overtake those words. After 5 s without
-/// progress it is `ConnectionReset` nevertheless; as for a socket that takes nothing of what an ended tunnel has brought.
+/// still says meanwhile is thrown away, as a server that lingers does, since a reset would overtake those words: the reset
+/// (`ConnectionReset`) follows when its kernel has all of them, or after 30 s without progress. As long has a socket to take
+/// what a tunnel has brought that ended since.
 ///
 /// Cancelling it loses what is on its way between two sockets.
 pub async fn copy<A: CopyEnd, B: CopyEnd>(
@@ -88,16 +96,31 @@ pub async fn copy<A: CopyEnd, B: CopyEnd>(
                 return Poll::Ready(Ok(()));
             }
             // Of an end whose end of file was read no read tells that it is gone.
-            if forth.has_ended() && back.goes_on() && a_deaf.as_mut().poll(cx).is_ready() {
+            if forth.has_ended()
+                && back.goes_on()
+                && let Poll::Ready(deaf) = a_deaf.as_mut().poll(cx)
+            {
+                deaf?;
                 back.give_up(b);
-            } else if back.has_ended() && forth.goes_on() && b_deaf.as_mut().poll(cx).is_ready() {
+            } else if back.has_ended()
+                && forth.goes_on()
+                && let Poll::Ready(deaf) = b_deaf.as_mut().poll(cx)
+            {
+                deaf?;
                 forth.give_up(a);
             } else {
                 break;
             }
         }
-        if forth.lingers(a, &back) || back.lingers(b, &forth) {
-            ready!(poll_linger(cx, &mut linger, moved));
+        if !forth.lingers(a) && !back.lingers(b) {
+            linger = None;
+            return Poll::Pending;
+        }
+        let unsent = [a.unsent(), b.unsent()];
+        let heard_all = forth.is_draining() && back.has_ended() && unsent[0] == 0
+            || back.is_draining() && forth.has_ended() && unsent[1] == 0;
+        let linger = linger.get_or_insert_with(|| Box::new(Linger::new(unsent)));
+        if heard_all || linger.is_late(cx, unsent, moved) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Poll::Pending
@@ -105,12 +128,29 @@ pub async fn copy<A: CopyEnd, B: CopyEnd>(
     .await
 }
 
-/// Ready after [`LINGER`] without progress.
-fn poll_linger(cx: &mut Context<'_>, linger: &mut Option<Pin<Box<Sleep>>>, progress: bool) -> Poll<()> {
-    if progress {
-        *linger = None;
+/// Waits for a peer's kernel.
+struct Linger {
+    look: Interval,
+    unsent: [usize; 2],
+    since: Instant,
+}
+
+impl Linger {
+    fn new(unsent: [usize; 2]) -> Self {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { look, unsent, since: Instant::now() }
     }
-    linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER))).as_mut().poll(cx)
+
+    /// Whether there was no progress for [`LINGER`].
+    fn is_late(&mut self, cx: &mut Context<'_>, unsent: [usize; 2], moved: bool) -> bool {
+        if moved || unsent != self.unsent {
+            self.unsent = unsent;
+            self.since = Instant::now();
+        }
+        while self.look.poll_tick(cx).is_ready() {}
+        self.since.elapsed() >= LINGER
+    }
 }
 
 /// Copies until the end of file, and passes that on. An idle one holds no buffer.
@@ -144,12 +184,13 @@ impl Direction {
         self.stage == Stage::Ended
     }
 
-    /// Whether only its writer's kernel, or the one of the other direction's, has something left to do.
-    fn lingers<R: CopyEnd>(&self, from: &R, other: &Self) -> bool {
-        match self.stage {
-            Stage::Draining => other.has_ended() || other.blocked,
-            _ => self.blocked && from.as_flow().is_some_and(Flow::is_over),
-        }
+    fn is_draining(&self) -> bool {
+        self.stage == Stage::Draining
+    }
+
+    /// Whether somebody's last words wait for a socket to take them: those that came the other way, or its own.
+    fn lingers<R: CopyEnd>(&self, from: &R) -> bool {
+        self.is_draining() || self.blocked && from.as_flow().is_some_and(Flow::is_over)
     }
 
     /// Nobody reads what it writes. A flow is told when it is dropped; what a socket says is read, or its end would be a

@@ -3,9 +3,11 @@
 use std::{
     io::{self, IoSlice, Read},
     net::Shutdown,
+    os::fd::AsRawFd,
     task::{Context, Poll, ready},
 };
 
+use nix::libc;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
@@ -55,8 +57,16 @@ impl CopyEnd for TcpStream {
         SockRef::from(self).shutdown(Shutdown::Write)
     }
 
-    async fn deaf(&self) {
+    async fn deaf(&self) -> io::Result<()> {
         // EPOLLERR is set by a RST (sk_err), never by data or FIN.
-        let _ = self.ready(Interest::ERROR).await;
+        self.ready(Interest::ERROR).await.map(drop)
+    }
+
+    fn unsent(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (tcp(7), the same number as TIOCOUTQ) writes one int.
+        #[expect(unsafe_code, reason = "no library has it")]
+        let asked = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if asked == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
     }
 }

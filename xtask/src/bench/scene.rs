@@ -2,7 +2,6 @@
 //! session and a port-forward at the same time, over the same wire.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -231,11 +230,9 @@ async fn forward(laptop: &Laptop, pod: &str) -> Result<Run> {
 }
 
 async fn find(stage: &Stage, laptop: &Laptop, swap: &Run, forward: &Run) -> Result<Processes> {
-    let pods = stage.shop.get(["pods", "--selector", &format!("app={MINE}")]).await?;
-    let uid = pods["items"][0]["metadata"]["uid"].as_str().context("no stand-in")?.to_owned();
     let mut all = BTreeMap::new();
     for process in laptop.processes() {
-        match words(process.pid).get(1).map(String::as_str) {
+        match process.words().get(1).map(String::as_str) {
             Some("__session") => drop(all.insert(Role::Session, process)),
             Some("__namespaces") => drop(all.insert(Role::Namespaces, process)),
             _ => {}
@@ -243,15 +240,12 @@ async fn find(stage: &Stage, laptop: &Laptop, swap: &Run, forward: &Run) -> Resu
     }
     let own = [(Role::Terminal, swap.pid()), (Role::PortForward, forward.pid())];
     all.extend(own.into_iter().filter_map(|(role, pid)| Some((role, ProcessId::of(pid)?))));
-    let of_pod = |pid| {
-        fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(&uid))
-            && words(pid).first().is_some_and(|word| word.ends_with("devproxy-agent"))
-    };
-    all.extend(find_all(of_pod).into_iter().map(|process| (Role::Agent, process)));
+    all.extend(stage.shop.agents().await?.into_iter().map(|process| (Role::Agent, process)));
     // Of the bed's own node: its programs run nowhere else.
-    for (role, name) in [(Role::ApiServer, "kube-apiserver"), (Role::Kubelet, "kubelet")] {
-        let named = |pid| words(pid).first().is_some_and(|word| word.rsplit('/').next() == Some(name));
-        all.extend(find_all(named).into_iter().map(|process| (role, process)));
+    for (role, name) in [(Role::ApiServer, "/kube-apiserver"), (Role::Kubelet, "/kubelet")] {
+        let mut named = find_all(|_| true);
+        named.retain(|process| process.words().first().is_some_and(|word| word.ends_with(name)));
+        all.extend(named.into_iter().map(|process| (role, process)));
     }
     for role in [Role::Session, Role::Namespaces, Role::Agent, Role::Terminal] {
         if !all.contains_key(&role) {
@@ -259,11 +253,6 @@ async fn find(stage: &Stage, laptop: &Laptop, swap: &Run, forward: &Run) -> Resu
         }
     }
     Ok(Processes { all })
-}
-
-fn words(pid: i32) -> Vec<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn last_line(text: &str) -> &str {

@@ -126,17 +126,21 @@ impl Connection {
         if crowded { self.limits.crowded_send_queue } else { self.limits.send_queue }
     }
 
-    /// Ready when nothing written to the stream would be read any more.
-    pub fn poll_deaf(&mut self, id: FlowId, waker: &Waker) -> Poll<()> {
-        let closing = self.ended().is_some();
-        match self.flows.get_mut(&id) {
-            Some(Flow { reset: None, body: Body::Stream(stream), writers, .. })
-                if !stream.stopped && !closing =>
-            {
-                writers.register(waker);
+    /// Ready when the other side reads the stream no more.
+    pub fn poll_deaf(&mut self, id: FlowId, waker: &Waker) -> Poll<Result<(), FlowError>> {
+        let over = self.ended().is_some();
+        let Some(flow) = self.flows.get_mut(&id).filter(|_| !over) else {
+            return Poll::Ready(Err(FlowError::TunnelEnded));
+        };
+        if let Some(why) = flow.reset {
+            return Poll::Ready(Err(FlowError::Reset(why)));
+        }
+        match &flow.body {
+            Body::Stream(stream) if !stream.stopped => {
+                flow.writers.register(waker);
                 Poll::Pending
             }
-            _ => Poll::Ready(()),
+            _ => Poll::Ready(Ok(())),
         }
     }
 
