@@ -38,7 +38,7 @@ impl Connection {
 
     /// Resolves when the peer has reset the connection.
     pub(crate) async fn reset(&self) {
-        let _ = self.0.deaf().await;
+        let _ = self.0.stopped().await;
     }
 
     /// The beginning of what the peer has said, once it has, for a look without taking it. Waits for ever if the

@@ -178,8 +178,8 @@ async fn the_last_words_wait_for_one_who_reads_late() {
     };
     let mut got = Vec::new();
     let read = async {
-        // Many looks at what is left.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Several looks at what is left.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         reading.read_to_end(&mut got).await.unwrap();
     };
     let (ended, (), ()) = within(async { tokio::join!(relay(socket, far), upload, read) }).await;

@@ -23,8 +23,9 @@ const LAST_TURNS: usize = 1024;
 /// How long a socket may take nothing of the last bytes for it, when their sender is gone.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// How often it is looked at meanwhile: the kernel does not tell when its peer has taken the last byte.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked at meanwhile: the kernel does not tell when its peer has taken the last byte. Thousands may linger
+/// at a time, when a tunnel is lost.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One end of a copy, a [`Flow`] or a [`TcpStream`](tokio::net::TcpStream). What is written to it leaves without a flush.
 ///
@@ -50,7 +51,7 @@ pub trait CopyEnd {
 
     /// Resolves when the peer, which has said all, reads no more either; with an error when nobody can say whether it does.
     /// Cancel safe.
-    fn deaf(&self) -> impl Future<Output = io::Result<()>> + Send;
+    fn stopped(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Bytes of what was written, the end of file among them, that wait in the kernel for the peer to take them.
     fn unsent(&self) -> usize;
@@ -73,7 +74,7 @@ pub async fn copy<A: CopyEnd, B: CopyEnd>(
     mut moved_back: impl FnMut(usize),
 ) -> io::Result<()> {
     let (mut forth, mut back) = (Direction::default(), Direction::default());
-    let (mut a_deaf, mut b_deaf) = (pin!(a.deaf()), pin!(b.deaf()));
+    let (mut a_stopped, mut b_stopped) = (pin!(a.stopped()), pin!(b.stopped()));
     let mut linger = None;
     poll_fn(|cx| {
         let mut moved = false;
@@ -98,15 +99,15 @@ pub async fn copy<A: CopyEnd, B: CopyEnd>(
             // Of an end whose end of file was read no read tells that it is gone.
             if forth.has_ended()
                 && back.goes_on()
-                && let Poll::Ready(deaf) = a_deaf.as_mut().poll(cx)
+                && let Poll::Ready(stopped) = a_stopped.as_mut().poll(cx)
             {
-                deaf?;
+                stopped?;
                 back.give_up(b);
             } else if back.has_ended()
                 && forth.goes_on()
-                && let Poll::Ready(deaf) = b_deaf.as_mut().poll(cx)
+                && let Poll::Ready(stopped) = b_stopped.as_mut().poll(cx)
             {
-                deaf?;
+                stopped?;
                 forth.give_up(a);
             } else {
                 break;

@@ -120,8 +120,8 @@ impl CopyEnd for Flow {
         self.handle.shared.lock().finish(self.handle.id).map_err(Into::into)
     }
 
-    async fn deaf(&self) -> io::Result<()> {
-        Ok(poll_fn(|cx| self.handle.shared.lock().poll_deaf(self.handle.id, cx.waker())).await?)
+    async fn stopped(&self) -> io::Result<()> {
+        Ok(poll_fn(|cx| self.handle.shared.lock().poll_stopped(self.handle.id, cx.waker())).await?)
     }
 
     fn unsent(&self) -> usize {

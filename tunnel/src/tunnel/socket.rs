@@ -57,7 +57,7 @@ impl CopyEnd for TcpStream {
         SockRef::from(self).shutdown(Shutdown::Write)
     }
 
-    async fn deaf(&self) -> io::Result<()> {
+    async fn stopped(&self) -> io::Result<()> {
         // EPOLLERR is set by a RST (sk_err), never by data or FIN.
         self.ready(Interest::ERROR).await.map(drop)
     }

@@ -127,7 +127,7 @@ impl Connection {
     }
 
     /// Ready when the other side reads the stream no more.
-    pub fn poll_deaf(&mut self, id: FlowId, waker: &Waker) -> Poll<Result<(), FlowError>> {
+    pub fn poll_stopped(&mut self, id: FlowId, waker: &Waker) -> Poll<Result<(), FlowError>> {
         let over = self.ended().is_some();
         let Some(flow) = self.flows.get_mut(&id).filter(|_| !over) else {
             return Poll::Ready(Err(FlowError::TunnelEnded));
