@@ -1,5 +1,5 @@
-//! Copies bytes between a socket and another stream with TCP's own endings: an end of file is passed on as a
-//! half-close, a reset as a reset.
+//! Connections of the pod, and what relays them to a flow or to each other with TCP's own endings: an end of file is passed
+//! on as a half-close, a reset as a reset.
 
 use std::{future::poll_fn, io, net::SocketAddr, task::Poll, time::Duration};
 

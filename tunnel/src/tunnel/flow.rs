@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -68,6 +68,17 @@ impl Flow {
         })
     }
 
+    /// As [`Self::poll_take`], into a buffer.
+    fn poll_take_into(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        self.poll_take(cx.waker(), |pieces| {
+            let before = buf.remaining();
+            for piece in pieces {
+                buf.put_slice(&piece[..piece.len().min(buf.remaining())]);
+            }
+            before - buf.remaining()
+        })
+    }
+
     /// Lets `fill` put bytes into the flow's queue, once there is room for many; it says how many there are, and is called
     /// while the tunnel is locked.
     pub(super) fn poll_fill(
@@ -100,15 +111,7 @@ impl CopyEnd for Flow {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_take(cx.waker(), |pieces| {
-            let mut taken = 0;
-            for piece in pieces {
-                let count = piece.len().min(room.len() - taken);
-                room[taken..taken + count].copy_from_slice(&piece[..count]);
-                taken += count;
-            }
-            taken
-        })
+        self.poll_take_into(cx, &mut ReadBuf::new(room))
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -134,9 +137,7 @@ impl AsyncRead for Flow {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let count = ready!(CopyEnd::poll_read(&*self, cx, buf.initialize_unfilled()))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
+        self.poll_take_into(cx, buf).map_ok(|_| ())
     }
 }
 
